@@ -1,0 +1,106 @@
+"""Sections about data: `corpus` (what is prepared) and `mixture` (what is read, in which shares of tokens)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from cpt.config.section import Section, fraction, positive
+from cpt.core.errors import Problem
+
+
+class SourceGroup(StrEnum):
+    """Which side of the domain : general balance a source is on."""
+
+    domain = "domain"
+    general = "general"
+
+
+class Reader(StrEnum):
+    """Where documents come from."""
+
+    jsonl = "jsonl"  # files with {"id", "text"} a line
+    debian_catalogue = "debian_catalogue"  # package descriptions as listings
+    debian_packages = "debian_packages"  # text files inside named packages
+
+
+class FilterProfile(StrEnum):
+    """Named filter sets; thresholds in `cpt.data.filters`."""
+
+    none = "none"
+    listing = "listing"
+    prose = "prose"
+
+
+@dataclass(kw_only=True, slots=True)
+class SourceConfig(Section):
+    """One source of documents."""
+
+    group: SourceGroup = SourceGroup.general
+    language: str = "en"
+    reader: Reader = Reader.jsonl
+    paths: list[str] = field(default_factory=list)
+    """Files of a `jsonl` source; relative to the working directory."""
+    packages: list[str] = field(default_factory=list)
+    """Package names of a `debian_packages` source."""
+    parser: str = ""
+    """How text is found inside packages: a name from `cpt.data.readers.PARSERS`."""
+    filters: FilterProfile = FilterProfile.none
+    license: str = ""
+    max_bytes: int = 0
+    """Stop after so many bytes of text, sampled over the whole source with the corpus seed; 0 reads everything."""
+
+    def problems(self) -> Iterator[Problem]:
+        if self.reader is Reader.jsonl and not self.paths:
+            yield Problem(where="paths", what="is empty", why="a jsonl source reads files", fix="paths=[data/listings.jsonl]")
+
+
+@dataclass(kw_only=True, slots=True)
+class DedupConfig(Section):
+    """Near-duplicate removal by MinHash LSH; FineWeb's numbers (5-grams, 14 bands x 8 rows, threshold 0.72)."""
+
+    ngram: int = 5
+    bands: int = 14
+    rows: int = 8
+
+
+@dataclass(kw_only=True, slots=True)
+class CorpusConfig(Section):
+    """A named set of sources, prepared once and used by many runs."""
+
+    name: str = ""
+    sources: dict[str, SourceConfig] = field(default_factory=dict)
+    dedup: DedupConfig = field(default_factory=DedupConfig)
+    heldout_fraction: float = 0.05
+    """Share of documents, chosen after dedup, that training never sees."""
+    heldout_max_documents: int = 2000
+    benchmarks: list[str] = field(default_factory=list)
+    """Multiple-choice sets to build beside the data: names from `cpt.data.benchmarks.BUILDERS`."""
+    seed: int = 0
+
+    def problems(self) -> Iterator[Problem]:
+        yield from fraction(self, "heldout_fraction")
+        if not self.sources:
+            yield Problem(where="sources", what="is empty", why="there is nothing to prepare", fix="corpus=demo")
+
+
+@dataclass(kw_only=True, slots=True)
+class MixtureConfig(Section):
+    """Shares of tokens, not of documents.
+
+    `domain_share` of all tokens goes to the domain sources, the rest to general replay; `non_english_share` is a share
+    of the general side. Inside each of the three parts sources share in proportion to their size, unless `weights` names them.
+    """
+
+    domain_share: float = 0.5
+    non_english_share: float = 0.1
+    weights: dict[str, float] = field(default_factory=dict)
+    """Relative weights inside a part; a source not named weighs as many as its tokens."""
+    max_epochs: float = 4.0
+    """A source is refused when it would repeat more often than this (Muennighoff 2023: value decays after about 4)."""
+    seed: int = 0
+
+    def problems(self) -> Iterator[Problem]:
+        yield from fraction(self, "domain_share", "non_english_share")
+        yield from positive(self, "max_epochs")

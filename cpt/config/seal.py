@@ -1,0 +1,43 @@
+"""Sealed configs on disk: written once at submission, read by everything that runs later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cpt.config.run import RunConfig
+from cpt.config.validate import validate
+from cpt.core.artifacts import write_text
+from cpt.core.errors import MissingInput, Problem, UserError
+
+
+def seal(config: RunConfig) -> RunConfig:
+    """Validate everything and refuse every later change. Raises `UserError` with all problems at once."""
+    if found := list(validate(config)):
+        raise UserError(found)
+    config.seal()
+    return config
+
+
+def to_yaml(config: RunConfig) -> str:
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def write_config(config: RunConfig, path: Path) -> None:
+    write_text(path, to_yaml(config))
+
+
+def read_config(path: Path) -> RunConfig:
+    """The sealed config of a run directory. Raises `MissingInput` or `UserError`."""
+    if not path.is_file():
+        raise MissingInput(path=path, why="a run directory holds its sealed config", fix="cpt launch experiment=<name>")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.load(path))
+        config = cast(RunConfig, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        what = str(error).splitlines()[0]
+        raise UserError(Problem(where=str(path), what=what, why="it was edited or written by another version", fix="launch again")) from None
+    return seal(config)

@@ -1,0 +1,159 @@
+"""Sections about training: `train`, `optimizer`, `schedule`, `parallel`, `checkpoint`, `evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from cpt.config.section import Section, fraction, positive
+from cpt.core.errors import Problem
+
+
+class Precision(StrEnum):
+    """Compute precision; master weights and optimizer state are fp32 in both."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class Decay(StrEnum):
+    """Shape of the schedule after warm-up."""
+
+    cosine = "cosine"
+    linear = "linear"
+    constant = "constant"
+
+
+class Recompute(StrEnum):
+    """Which activations are computed again in the backward pass instead of kept."""
+
+    none = "none"
+    selective = "selective"  # core attention only
+    full = "full"  # every layer
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainConfig(Section):
+    """The batch and the budget. Steps are derived: `train_tokens // (global_batch_size * sequence_length)`."""
+
+    global_batch_size: int = 8
+    """Sequences a step, over all data-parallel ranks."""
+    micro_batch_size: int = 1
+    sequence_length: int = 256
+    train_tokens: int = 0
+    precision: Precision = Precision.bf16
+
+    def problems(self) -> Iterator[Problem]:
+        yield from positive(self, "global_batch_size", "micro_batch_size", "sequence_length", "train_tokens")
+        if self.train_tokens > 0 and self.steps == 0:
+            yield Problem(
+                where="train_tokens",
+                what=f"is {self.train_tokens}",
+                why=f"one step reads {self.tokens_per_step} tokens",
+                fix=f"train.train_tokens={self.tokens_per_step * 40}",
+            )
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.global_batch_size * self.sequence_length
+
+    @property
+    def steps(self) -> int:
+        return self.train_tokens // self.tokens_per_step
+
+    @property
+    def samples(self) -> int:
+        return self.steps * self.global_batch_size
+
+
+@dataclass(kw_only=True, slots=True)
+class OptimizerConfig(Section):
+    """AdamW. The peak learning rate is `lr_ratio` times the base's own published peak (e-Llama: 0.1)."""
+
+    lr_ratio: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    epsilon: float = 1e-8
+    weight_decay: float = 0.1
+    clip_grad: float = 1.0
+
+    def problems(self) -> Iterator[Problem]:
+        yield from positive(self, "lr_ratio", "epsilon", "clip_grad")
+        yield from fraction(self, "beta1", "beta2")
+
+
+@dataclass(kw_only=True, slots=True)
+class ScheduleConfig(Section):
+    """Warm-up and decay as shares of the whole budget, so that a sweep trial and a full run have the same shape."""
+
+    decay: Decay = Decay.cosine
+    warmup_share: float = 0.01
+    min_lr_ratio: float = 0.1
+    """Final learning rate over peak."""
+
+    def problems(self) -> Iterator[Problem]:
+        yield from fraction(self, "warmup_share", "min_lr_ratio")
+
+
+@dataclass(kw_only=True, slots=True)
+class ParallelConfig(Section):
+    """The layout. `data_parallel_size` is derived: world / (TP * PP)."""
+
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
+    sequence_parallel: bool = False
+    recompute: Recompute = Recompute.none
+    overlap_grad_reduce: bool = False
+    overlap_param_gather: bool = False
+
+    def problems(self) -> Iterator[Problem]:
+        yield from positive(self, "tensor_parallel_size", "pipeline_parallel_size")
+
+    @property
+    def model_parallel_size(self) -> int:
+        return self.tensor_parallel_size * self.pipeline_parallel_size
+
+    def data_parallel_size(self, world_size: int) -> int:
+        return world_size // self.model_parallel_size
+
+
+@dataclass(kw_only=True, slots=True)
+class CheckpointConfig(Section):
+    """When state is saved and how much is kept."""
+
+    interval: int = 10
+    """Steps between saves; the last step always saves."""
+    keep_last: int = 2
+
+    def problems(self) -> Iterator[Problem]:
+        yield from positive(self, "interval", "keep_last")
+
+
+@dataclass(kw_only=True, slots=True)
+class EvaluateConfig(Section):
+    """Held-out loss while training, and benchmarks before and after."""
+
+    interval: int = 10
+    """Steps between held-out evaluations; 0 evaluates only at the end. Step 0 (the base) is evaluated when `at_start`."""
+    at_start: bool = True
+    heldout_sequences: int = 8
+    """Windows of `train.sequence_length` tokens per source, the same ones every time."""
+    benchmark_items: int = 100
+    """Items per multiple-choice benchmark; 0 takes all."""
+    parity_tolerance: float = 1e-5
+    """Largest allowed difference, in fp32, between the logits of the loaded engine and of the Hugging Face base."""
+
+    def problems(self) -> Iterator[Problem]:
+        yield from positive(self, "heldout_sequences", "parity_tolerance")
+
+
+@dataclass(kw_only=True, slots=True)
+class SweepConfig(Section):
+    """How a sweep decides: lowest domain loss among trials whose general loss rose by at most `forgetting_limit`."""
+
+    name: str = "sweep"
+    forgetting_limit: float = 0.05
+    """Allowed rise of general held-out loss over the base, nats a token (CMR law's epsilon, arXiv 2407.17467)."""
+    keys: list[str] = field(default_factory=lambda: ["optimizer.lr_ratio", "mixture.domain_share"])
+    """Settings that are carried over to the chosen config."""

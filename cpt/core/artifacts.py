@@ -1,0 +1,117 @@
+"""Files that matter are written whole or not at all: temp, fsync, rename. And typed JSON artifacts on top of that."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import types
+import typing
+from enum import Enum
+from pathlib import Path
+from typing import Any, Self
+
+from cpt.core.errors import MissingInput, Problem, UserError
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace `path` by `data` atomically: a reader sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temp, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temp, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive power loss."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, default=_plain) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Raises `MissingInput` when there is no such file, `UserError` when it is not JSON."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise MissingInput(path=path, why="an earlier stage leaves this file", fix="run that stage first") from None
+    except json.JSONDecodeError as error:
+        raise UserError(Problem(where=str(path), what=f"not JSON: {error}", why="the file is damaged", fix="run its stage again")) from None
+
+
+def sha256_file(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Hash of the canonical JSON text, independent of key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain).encode()).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Artifact:
+    """A truly frozen record that a stage leaves for the next as JSON; unknown or missing keys are refused at load."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def save(self, path: Path) -> None:
+        write_json(path, self.as_dict())
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Raises `MissingInput`, or `UserError` when the content is not this record."""
+        value = read_json(path)
+        try:
+            return typing.cast(Self, _build(cls, value))
+        except (TypeError, KeyError, ValueError) as error:
+            raise UserError(
+                Problem(where=str(path), what=f"is not a {cls.__name__}: {error}", why="written by another version or edited", fix="run its stage again")
+            ) from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Enum):
+        return value.value
+    if hasattr(value, "item"):  # numpy scalars
+        return value.item()
+    raise TypeError(f"{type(value).__name__} does not belong in an artifact")
+
+
+def _build(kind: Any, value: Any) -> Any:
+    """JSON value -> `kind`: nested artifacts, lists, tuples, dicts, optionals, enums."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return None if value is None else _build(next(a for a in args if a is not type(None)), value)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        hints = typing.get_type_hints(kind)
+        if unknown := set(value) - set(hints):
+            raise KeyError(f"unknown {sorted(unknown)}")
+        return kind(**{name: _build(hints[name], item) for name, item in value.items()})
+    if origin in (list, tuple):
+        return origin(_build(args[0], item) for item in value)
+    if origin is dict:
+        return {_build(args[0], k): _build(args[1], v) for k, v in value.items()}
+    if kind is float and isinstance(value, int):
+        return float(value)
+    if isinstance(kind, type) and issubclass(kind, (Enum, Path)):
+        return kind(value)
+    return value

@@ -1,0 +1,202 @@
+"""One class knows every path of a run, one of a sweep, one of a corpus. No string arithmetic elsewhere.
+
+::
+
+    runs/                                  RunsRoot(run_root)
+      data/<corpus>/                       DataPaths      prepared text, datasets, manifest, benchmarks
+      base/<model>/                        Hugging Face folder of the base, and base.json
+      conf/chosen/<sweep>.yaml             the setting that a sweep chose, composable as `chosen=<sweep>`
+      sweeps/<name>/                       SweepPaths     sweep.json, trials/000/ (each a run directory), table.json
+      <name>-<fingerprint>/                RunPaths       the whole truth of one run; can restart it alone
+      mlflow.db
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunsRoot:
+    """Everything that the suite writes lies below `root`."""
+
+    root: Path
+
+    def data(self, corpus: str) -> DataPaths:
+        return DataPaths(self.root / "data" / corpus)
+
+    def base(self, model: str) -> Path:
+        return self.root / "base" / model
+
+    def run(self, name: str, fingerprint: str) -> RunPaths:
+        return RunPaths(self.root / f"{name}-{fingerprint}")
+
+    def sweep(self, name: str) -> SweepPaths:
+        return SweepPaths(self.root / "sweeps" / name)
+
+    @property
+    def config_folder(self) -> Path:
+        """A second place where Hydra looks for groups, filled by `cpt sweep`."""
+        return self.root / "conf"
+
+    def chosen(self, sweep: str) -> Path:
+        return self.config_folder / "chosen" / f"{sweep}.yaml"
+
+    @property
+    def tracking_database(self) -> Path:
+        return self.root / "mlflow.db"
+
+
+@dataclass(frozen=True)
+class DataPaths:
+    """One prepared corpus."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.json"
+
+    def split(self, source: str, split: str) -> Path:
+        """Prefix of `<prefix>.bin` and `<prefix>.idx`; `split` is `train` or `heldout`."""
+        return self.root / source / split
+
+    def benchmark(self, name: str) -> Path:
+        """JSONL of multiple-choice items: {"question", "choices", "gold"}."""
+        return self.root / "benchmarks" / f"{name}.jsonl"
+
+
+@dataclass(frozen=True)
+class SweepPaths:
+    """One sweep: a folder of trials, each of them a run directory."""
+
+    root: Path
+
+    @property
+    def sweep(self) -> Path:
+        return self.root / "sweep.json"
+
+    @property
+    def table(self) -> Path:
+        return self.root / "table.json"
+
+    @property
+    def submissions(self) -> Path:
+        """submitit's own folder: pickles and array logs."""
+        return self.root / "submitit"
+
+    def trial(self, index: int) -> RunPaths:
+        return RunPaths(self.root / "trials" / f"{index:03d}")
+
+    def trials(self) -> list[RunPaths]:
+        return [RunPaths(path) for path in sorted((self.root / "trials").glob("[0-9]*"))]
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """One run: one config, one directory, many attempts."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The sealed config, resolved once at submission and never composed again."""
+        return self.root / "config.yaml"
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run.json"
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan.json"
+
+    @property
+    def script(self) -> Path:
+        return self.root / "run.sbatch"
+
+    @property
+    def state(self) -> Path:
+        """`slurm.recovery`'s memory between attempts."""
+        return self.root / "state.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def stopped(self) -> Path:
+        """Written by rank 0 when training ends by itself: reason and step."""
+        return self.root / "stopped.json"
+
+    @property
+    def parity(self) -> Path:
+        """The step-0 gate: engine against the Hugging Face base."""
+        return self.root / "parity.json"
+
+    @property
+    def triggers(self) -> Path:
+        """`touch triggers/save` or `triggers/stop`."""
+        return self.root / "triggers"
+
+    @property
+    def tracking(self) -> Path:
+        """Which MLflow run this is, and how far the sync has come."""
+        return self.root / "tracking.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def export(self) -> Path:
+        """Hugging Face folder."""
+        return self.root / "export"
+
+    @property
+    def export_record(self) -> Path:
+        return self.root / "export.json"
+
+    def evaluation(self, label: str) -> Path:
+        """`label` is `before` (the base) or `after` (the last checkpoint)."""
+        return self.root / "evaluation" / f"{label}.json"
+
+    def attempt(self, number: int) -> AttemptPaths:
+        return AttemptPaths(self.root / "attempts" / f"{number:03d}")
+
+    def attempts(self) -> list[AttemptPaths]:
+        return [AttemptPaths(path) for path in sorted((self.root / "attempts").glob("[0-9]*"))]
+
+    def metrics(self, attempt: int) -> Path:
+        return self.root / "journal" / f"metrics.{attempt:03d}.jsonl"
+
+    def events(self, attempt: int) -> Path:
+        return self.root / "journal" / f"events.{attempt:03d}.jsonl"
+
+
+@dataclass(frozen=True)
+class AttemptPaths:
+    """One try at a run: from the batch script's first line to its last."""
+
+    root: Path
+
+    @property
+    def number(self) -> int:
+        return int(self.root.name)
+
+    @property
+    def begin(self) -> Path:
+        return self.root / "begin.json"
+
+    @property
+    def end(self) -> Path:
+        return self.root / "end.json"
+
+    def rank(self, rank: int) -> Path:
+        """How rank `rank` ended, written by itself when it can."""
+        return self.root / f"rank_{rank:04d}.json"
+
+    def log(self, rank: int | str) -> Path:
+        """Standard output and error of one rank; the batch script passes srun's `%t`."""
+        return self.root / f"rank_{rank}.log"

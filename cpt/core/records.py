@@ -1,0 +1,267 @@
+"""Typed artifacts that pass from stage to stage through files. A stage writes its record, the next one reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from cpt.core.artifacts import Artifact, sha256_json
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitRecord(Artifact):
+    """One tokenized split of one source. `prefix` is relative to the manifest's folder; `bytes` is UTF-8 text."""
+
+    prefix: str
+    documents: int
+    bytes: int
+    tokens: int
+    """End-of-document tokens included."""
+    sha256: str
+    """Of the `.bin` file."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceRecord(Artifact):
+    """What happened to one source: documents_read == sum(dropped) + train.documents + heldout.documents."""
+
+    name: str
+    group: str
+    language: str
+    license: str
+    origin: str
+    """What was really used: package names and versions, files, or a fallback."""
+    documents_read: int
+    bytes_read: int
+    dropped: dict[str, int]
+    """Reason -> documents."""
+    train: SplitRecord
+    heldout: SplitRecord
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataManifest(Artifact):
+    """A prepared corpus."""
+
+    corpus: str
+    corpus_fingerprint: str
+    """Hash of the corpus section that made it."""
+    tokenizer_sha256: str
+    """Of tokenizer.json."""
+    vocab_size: int
+    end_of_document_id: int
+    dtype: str
+    """`uint16` or `int32`, as in the .idx header."""
+    sources: list[SourceRecord]
+    benchmarks: dict[str, int]
+    """Name -> items."""
+    seconds: float
+    versions: dict[str, str]
+
+    def source(self, name: str) -> SourceRecord:
+        return next(source for source in self.sources if source.name == name)
+
+    @property
+    def content_hash(self) -> str:
+        """Hash of the data alone: tokenizer and every split."""
+        splits = {source.name: (source.train.sha256, source.heldout.sha256) for source in self.sources}
+        return sha256_json({"tokenizer": self.tokenizer_sha256, "splits": splits})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceShare(Artifact):
+    """One source's part in a mixture; `weight` is its share of all tokens."""
+
+    name: str
+    group: str
+    language: str
+    weight: float
+    planned_tokens: int
+    available_tokens: int
+    epochs: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MixturePlan(Artifact):
+    """Shares derived from a mixture section and a manifest for a token budget."""
+
+    train_tokens: int
+    shares: list[SourceShare]
+    data_hash: str
+
+    @property
+    def weights(self) -> dict[str, float]:
+        return {share.name: share.weight for share in self.shares}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRecord(Artifact):
+    """Who made a run directory, from what."""
+
+    name: str
+    fingerprint: str
+    created: str
+    command: list[str]
+    versions: dict[str, str]
+    mixture: MixturePlan
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StopRecord(Artifact):
+    """Why training ended by itself (`stopped.json`), written by rank 0 at the end of an attempt.
+
+    reason: done | signal | trigger | deadline.
+    """
+
+    reason: str
+    step: int
+    attempt: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankRecord(Artifact):
+    """How one rank ended (`attempts/<k>/rank_<r>.json`). outcome: done | stopped | crash | fatal.
+
+    fatal means that another attempt cannot help: a configuration error, missing data, a failed parity gate.
+    """
+
+    rank: int
+    host: str
+    outcome: str
+    step: int
+    signature: str = ""
+    """Of a crash: exception type, innermost frame; the same signature twice without progress stops the run."""
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceLoss(Artifact):
+    """Held-out loss of one source, nats a token, over `tokens` tokens; bits per byte by the split's own tokens/bytes."""
+
+    name: str
+    group: str
+    loss: float
+    bits_per_byte: float
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchmarkScore(Artifact):
+    """One multiple-choice benchmark through lm-eval."""
+
+    name: str
+    group: str
+    accuracy: float
+    standard_error: float
+    items: int
+    chance: float
+    correct: dict[str, bool]
+    """Item hash -> answered correctly; pairs two evaluations item by item."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationRecord(Artifact):
+    """Held-out losses and benchmarks of one set of weights. label: before | after."""
+
+    label: str
+    step: int
+    weights: str
+    """What was evaluated: the base folder or a checkpoint."""
+    losses: list[SourceLoss]
+    benchmarks: list[BenchmarkScore]
+    seconds: float
+
+    def group_loss(self, group: str) -> float:
+        """Mean over the group's sources, each source counting once."""
+        chosen = [loss.loss for loss in self.losses if loss.group == group]
+        return sum(chosen) / len(chosen)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParityRecord(Artifact):
+    """The step-0 gate: engine against the Hugging Face base on fixed text, fp32."""
+
+    max_abs_difference: float
+    tolerance: float
+    tokens: int
+    engine_loss: float
+    base_loss: float
+    layout: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanRecord(Artifact):
+    """What a run will be and cost, before a GPU is taken. Bytes, seconds, hours; FLOPs in the causal convention."""
+
+    layout: dict[str, int]
+    """tensor, pipeline, data, world, nodes."""
+    steps: int
+    train_tokens: int
+    tokens_per_step: int
+    parameters: int
+    memory: dict[str, int]
+    """Bytes of the fullest rank by part: weights, gradients, optimizer, activations, logits, total."""
+    flops_per_token: float
+    step_seconds: float
+    hours: float
+    gpu_hours: float
+    checkpoints: int
+    checkpoint_bytes: int
+    disk_bytes: int
+    mixture: MixturePlan
+    valid_nodes: list[int]
+    """Node counts near the chosen one that keep the global batch."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportRecord(Artifact):
+    """A Hugging Face folder that answers as the engine does."""
+
+    step: int
+    checkpoint: str
+    max_abs_difference: float
+    tolerance: float
+    sample: str
+    """What transformers generated from it."""
+    files: dict[str, str]
+    """Name -> SHA-256."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialRow(Artifact):
+    """One trial of a sweep. state: queued | running | done | failed; losses are None until done."""
+
+    index: int
+    fingerprint: str
+    overrides: list[str]
+    settings: dict[str, Any]
+    """Dotted path -> value, for the sweep's keys."""
+    state: str
+    domain_loss: float | None
+    general_loss: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepRecord(Artifact):
+    """A submitted sweep (`sweep.json`)."""
+
+    name: str
+    job: str
+    """Array job id."""
+    command: list[str]
+    trials: list[list[str]]
+    """Overrides of each trial, by index."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepTable(Artifact):
+    """A finished sweep: every trial and the decision."""
+
+    name: str
+    rows: list[TrialRow]
+    base_domain_loss: float
+    base_general_loss: float
+    forgetting_limit: float
+    chosen: int | None
+    reason: str
+    notes: list[str] = field(default_factory=list)

@@ -1,0 +1,35 @@
+"""How quantities are written for people: counts, bytes, durations."""
+
+from __future__ import annotations
+
+_COUNT_UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+_BYTE_UNITS = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+
+
+def _scaled(value: float, units: tuple[tuple[float, str], ...], plain: str) -> str:
+    for size, suffix in units:
+        if abs(value) >= size:
+            return f"{value / size:.3g} {suffix}".strip()
+    return f"{value:.3g}{plain}"
+
+
+def count(value: float) -> str:
+    """`11796480` -> `11.8 M`."""
+    return _scaled(value, _COUNT_UNITS, "")
+
+
+def size(value: float) -> str:
+    """Bytes with binary units: `1610612736` -> `1.5 GiB`."""
+    return _scaled(value, _BYTE_UNITS, " B")
+
+
+def duration(seconds: float) -> str:
+    """`5025.0` -> `1h 23m 45s`; under ten seconds with a decimal."""
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    minutes, secs = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = ((days, "d"), (hours, "h"), (minutes, "m"), (secs, "s"))
+    first = next((i for i, (n, _) in enumerate(parts) if n), len(parts) - 1)
+    return " ".join(f"{n}{unit}" for n, unit in parts[first : first + 3])

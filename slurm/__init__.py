@@ -1,0 +1,1 @@
+"""The scheduler, and nothing about language models."""
