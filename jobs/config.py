@@ -10,6 +10,7 @@ from cpt.config.seal import to_yaml
 
 
 def main(overrides: Sequence[str]) -> int:
+    """Print it; the comment in front names the run."""
     config = compose_config(overrides)
     print(f"# {config.name}-{fingerprint(config)}\n{to_yaml(config)}", end="")
     return 0

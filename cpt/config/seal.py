@@ -23,10 +23,12 @@ def seal(config: RunConfig) -> RunConfig:
 
 
 def to_yaml(config: RunConfig) -> str:
+    """Every key, defaults included, so that the file alone rebuilds the config."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
 def write_config(config: RunConfig, path: Path) -> None:
+    """Freeze a sealed config on disk; `read_config` gives it back."""
     write_text(path, to_yaml(config))
 
 

@@ -37,10 +37,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """`write_bytes` in UTF-8."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Sorted keys, so that equal values give equal files; paths, enums and numpy scalars become plain."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True, default=_plain) + "\n")
 
 
@@ -55,6 +57,7 @@ def read_json(path: Path) -> Any:
 
 
 def sha256_file(path: Path) -> str:
+    """Hex digest of a file, read in pieces."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -69,9 +72,11 @@ class Artifact:
     """A truly frozen record that a stage leaves for the next as JSON; unknown or missing keys are refused at load."""
 
     def as_dict(self) -> dict[str, Any]:
+        """Nested plain containers; enums and paths stay what they are."""
         return dataclasses.asdict(self)
 
     def save(self, path: Path) -> None:
+        """Write as JSON, atomically."""
         write_json(path, self.as_dict())
 
     @classmethod

@@ -82,6 +82,11 @@ class SweepPaths:
         return self.root / "table.json"
 
     @property
+    def tracking(self) -> Path:
+        """Which MLflow run is the parent of the trials."""
+        return self.root / "tracking.json"
+
+    @property
     def submissions(self) -> Path:
         """submitit's own folder: pickles and array logs."""
         return self.root / "submitit"

@@ -59,6 +59,7 @@ class DataManifest(Artifact):
     versions: dict[str, str]
 
     def source(self, name: str) -> SourceRecord:
+        """The source called `name`, which must exist."""
         return next(source for source in self.sources if source.name == name)
 
     @property
@@ -91,6 +92,7 @@ class MixturePlan(Artifact):
 
     @property
     def weights(self) -> dict[str, float]:
+        """Source name -> share of all tokens."""
         return {share.name: share.weight for share in self.shares}
 
 

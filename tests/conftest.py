@@ -1,0 +1,47 @@
+"""What every test shares: one thread a process, self-skipping of tests that need a machine, and who may run side by side."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what this machine cannot run, with the reason; keep a module's tests on one worker, and all that spawn ranks on the same one."""
+    reasons = {"slurm": why_no_slurm(), "gpu": why_no_gpu()}
+    for item in items:
+        for marker, reason in reasons.items():
+            if reason and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+        spawns = item.get_closest_marker("slurm") or item.get_closest_marker("engine")
+        item.add_marker(pytest.mark.xdist_group("ranks" if spawns else str(item.path)))
+
+
+def why_no_slurm() -> str:
+    """Empty when a real SLURM can be started here."""
+    missing = [name for name in ("slurmctld", "slurmd", "sbatch", "munged", "ip") if not shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")]
+    if missing:
+        return f"a real SLURM needs {', '.join(missing)} on this machine (make setup as root installs them)"
+    return "" if os.geteuid() == 0 else "a real SLURM on one machine needs root"
+
+
+def why_no_gpu() -> str:
+    """Empty when a CUDA device answers; asked of the driver, so that collecting tests does not import torch."""
+    if not shutil.which("nvidia-smi"):
+        return "no CUDA device on this machine"
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    return "" if listed.returncode == 0 and "GPU" in listed.stdout else "no CUDA device answers nvidia-smi"
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return Path(__file__).parents[1]
