@@ -122,6 +122,11 @@ class RunPaths:
         return self.root / "run.sbatch"
 
     @property
+    def job(self) -> Path:
+        """Which job was submitted for this run, and to which scheduler."""
+        return self.root / "job.json"
+
+    @property
     def state(self) -> Path:
         """`slurm.recovery`'s memory between attempts."""
         return self.root / "state.json"
@@ -129,6 +134,11 @@ class RunPaths:
     @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
+
+    @property
+    def latest(self) -> Path:
+        """`{"step": n}`: the newest complete checkpoint, replaced atomically by training."""
+        return self.checkpoints / "latest.json"
 
     @property
     def stopped(self) -> Path:

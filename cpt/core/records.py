@@ -137,6 +137,40 @@ class RankRecord(Artifact):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AttemptBegin(Artifact):
+    """An attempt's first word (`begin.json`), written before its ranks start. `time` in seconds since the epoch."""
+
+    number: int
+    job: str
+    """SLURM's job id, `<array>_<task>` in an array, or the local supervisor's."""
+    restarts: int
+    """SLURM_RESTART_COUNT: every requeue counts, also preemption."""
+    nodes: list[str]
+    step: int
+    """Step of the last complete checkpoint; 0 when there is none."""
+    time: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttemptEnd(Artifact):
+    """How an attempt ended and what follows (`end.json`).
+
+    classification: done | signal | deadline | trigger | fatal | crash | repeated_crash | lost | no_progress | too_many_attempts.
+    action: done | requeue | fail | hold. A `lost` attempt died without a word (power loss, KILL) and is recorded by the next one,
+    with the time of the last file it touched.
+    """
+
+    number: int
+    classification: str
+    action: str
+    code: int
+    """What srun returned; -1 for a lost attempt."""
+    message: str
+    step: int
+    time: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SourceLoss(Artifact):
     """Held-out loss of one source, nats a token, over `tokens` tokens; bits per byte by the split's own tokens/bytes."""
 
