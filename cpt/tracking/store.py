@@ -1,0 +1,93 @@
+"""Where points go: one sqlite file beside the runs, or a server. Nothing is imported from mlflow until it is needed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cpt.config.run import RunConfig
+from cpt.core.errors import Problem, UserError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+def tracking_uri(config: RunConfig) -> str:
+    """The configured server, or the sqlite file below the run root."""
+    return config.tracking.uri or _sqlite(config.runs.tracking_database)
+
+
+def ensure_store(config: RunConfig) -> None:
+    """Create the database and the experiment once, before any task starts; costs nothing when it exists.
+
+    It is built aside and linked into place, so nobody ever sees a half-migrated one (concurrent migrations of one new
+    sqlite file fail). A server is left alone here: it may be down, and a launch must not wait for it.
+    """
+    database = config.runs.tracking_database
+    if not config.tracking.enabled or config.tracking.uri or database.exists():
+        return
+    database.parent.mkdir(parents=True, exist_ok=True)
+    temp = database.with_name(f".{database.name}.{os.getpid()}.tmp")
+    temp.unlink(missing_ok=True)
+    try:
+        experiment_id(connect(_sqlite(temp)), config)
+        _close(temp)
+        os.link(temp, database)
+    except FileExistsError:
+        pass  # another process was faster; its database is the one
+    finally:
+        temp.unlink(missing_ok=True)
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client with short retries: the defaults block four minutes on a dead server. Raises `UserError` without mlflow."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=uri)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            Problem(where="tracking.uri", what=f"{uri} needs {error.name}", why="the base installs only the client", fix='uv pip install -e ".[tracking]"')
+        ) from None
+
+
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+
+
+def experiment_id(client: MlflowClient, config: RunConfig) -> str:
+    """The experiment's id, created if missing. Not `set_experiment`, which may fall back to `Default` in a race."""
+    from mlflow.exceptions import MlflowException
+
+    name = config.tracking.experiment
+    if found := client.get_experiment_by_name(name):
+        return str(found.experiment_id)
+    # A server has its own place for artifacts; sqlite would put them into the working directory.
+    place: dict[str, Any] = {} if config.tracking.uri else {"artifact_location": (config.runs.root / "mlflow-artifacts").as_uri()}
+    try:
+        return str(client.create_experiment(name, **place))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return experiment_id(client, config)
+
+
+def _sqlite(database: Path) -> str:
+    return f"sqlite:///{database.absolute()}"
+
+
+def _close(database: Path) -> None:
+    """Fold the write-ahead log into the file, which is about to get its real name."""
+    import sqlite3
+
+    connection = sqlite3.connect(database)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.execute("PRAGMA journal_mode=DELETE")
+    connection.close()
