@@ -15,7 +15,7 @@ from cpt.core.errors import Problem
 def validate(config: RunConfig) -> Iterator[Problem]:
     """Everything wrong that can be known without looking at files."""
     yield from _walk(config, "")
-    yield from _layout(config)
+    yield from layout_problems(config)
 
 
 def _walk(section: Section, path: str) -> Iterator[Problem]:
@@ -25,7 +25,7 @@ def _walk(section: Section, path: str) -> Iterator[Problem]:
         yield from _walk(child, f"{path}{name}.")
 
 
-def _layout(config: RunConfig) -> Iterator[Problem]:
+def layout_problems(config: RunConfig) -> Iterator[Problem]:
     """Which shapes megatron-core can cut; each with the neighbours that would work."""
     parallel, model, train, world = config.parallel, config.model, config.train, config.slurm.world_size
     tensor, pipeline = parallel.tensor_parallel_size, parallel.pipeline_parallel_size
@@ -38,7 +38,7 @@ def _layout(config: RunConfig) -> Iterator[Problem]:
                 where="parallel.tensor_parallel_size",
                 what=f"is {tensor}",
                 why=f"model.{name}={value} must divide by it",
-                fix=f"parallel.tensor_parallel_size={_options(divisors(_common(model)))}",
+                fix=f"parallel.tensor_parallel_size={_options(divisors(common_divisor(model)))}",
             )
             break
     if model.num_layers % pipeline:
@@ -81,7 +81,7 @@ def _layout(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def _common(model: ModelConfig) -> int:
+def common_divisor(model: ModelConfig) -> int:
     """The number that every tensor-parallel cut must divide."""
     return math.gcd(model.num_attention_heads, model.num_query_groups, model.ffn_hidden_size)
 

@@ -5,6 +5,7 @@
     runs/                                  RunsRoot(run_root)
       data/<corpus>/                       DataPaths      prepared text, datasets, manifest, benchmarks
       base/<model>/                        Hugging Face folder of the base, and base.json
+      plans/<name>-<fingerprint>.json      what `cpt plan` found; a launched run keeps its own
       conf/chosen/<sweep>.yaml             the setting that a sweep chose, composable as `chosen=<sweep>`
       sweeps/<name>/                       SweepPaths     sweep.json, trials/000/ (each a run directory), table.json
       <name>-<fingerprint>/                RunPaths       the whole truth of one run; can restart it alone
@@ -42,6 +43,9 @@ class RunsRoot:
 
     def chosen(self, sweep: str) -> Path:
         return self.config_folder / "chosen" / f"{sweep}.yaml"
+
+    def plan(self, name: str, fingerprint: str) -> Path:
+        return self.root / "plans" / f"{name}-{fingerprint}.json"
 
     @property
     def tracking_database(self) -> Path:
@@ -125,6 +129,11 @@ class RunPaths:
     def job(self) -> Path:
         """Which job was submitted for this run, and to which scheduler."""
         return self.root / "job.json"
+
+    @property
+    def job_log(self) -> Path:
+        """Output of the batch script itself, all attempts; ranks have their own."""
+        return self.root / "job.log"
 
     @property
     def state(self) -> Path:
