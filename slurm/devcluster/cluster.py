@@ -30,6 +30,7 @@ class DevCluster:
 
     @property
     def files(self) -> ClusterFiles:
+        """Where its files lie."""
         return ClusterFiles(self.root)
 
     @property

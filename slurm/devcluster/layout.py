@@ -24,10 +24,12 @@ class ClusterLayout(Artifact):
 
     @property
     def bridge(self) -> str:
+        """The bridge that joins the nodes; its name is what claims a slot."""
         return f"cptbr{self.slot}"
 
     @property
     def network(self) -> str:
+        """First half of every address."""
         return f"10.{77 + self.slot}"
 
     @property
@@ -37,10 +39,12 @@ class ClusterLayout(Artifact):
 
     @property
     def controller_port(self) -> int:
+        """Where slurmctld listens."""
         return 26_800 + self.slot
 
     @property
     def names(self) -> list[str]:
+        """All nodes, in order."""
         return [self.name(index) for index in range(1, self.nodes + 1)]
 
     def name(self, index: int) -> str:
@@ -52,9 +56,11 @@ class ClusterLayout(Artifact):
         return f"cpt{self.slot}n{index}"
 
     def address(self, index: int) -> str:
+        """IPv4 address of a node."""
         return f"{self.network}.{index // 250 + 1}.{index % 250 + 1}" if self.isolated else "127.0.0.1"
 
     def port(self, index: int) -> int:
+        """Where a node's slurmd listens."""
         return 6818 if self.isolated else 27_000 + 100 * self.slot + index
 
 
@@ -66,31 +72,39 @@ class ClusterFiles:
 
     @property
     def layout(self) -> Path:
+        """The `ClusterLayout`; there is a cluster as long as this file is there."""
         return self.root / "cluster.json"
 
     @property
     def slurm_conf(self) -> Path:
+        """What clients export as SLURM_CONF."""
         return self.root / "slurm.conf"
 
     @property
     def hosts(self) -> Path:
+        """/etc/hosts of every node."""
         return self.root / "hosts"
 
     @property
     def key(self) -> Path:
+        """munge's secret, for this cluster alone."""
         return self.root / "run" / "munge.key"
 
     @property
     def socket(self) -> Path:
+        """munge's socket."""
         return self.root / "run" / "munge.sock"
 
     def pid(self, daemon: str) -> Path:
+        """The `ProcessRecord` of a daemon or node."""
         return self.root / "run" / f"{daemon}.json"
 
     def log(self, daemon: str) -> Path:
+        """What a daemon says."""
         return self.root / "log" / f"{daemon}.log"
 
     def folders(self) -> list[Path]:
+        """Made before anything starts."""
         return [self.root / name for name in ("state", "log", "spool", "run")]
 
 

@@ -26,9 +26,7 @@ class ProcessRecord(Artifact):
 def spawn(command: Sequence[str], *, log: Path, record: Path, environment: Mapping[str, str]) -> None:
     """Start a daemon that outlives this process."""
     with open(log, "ab") as output:
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, env=dict(environment)
-        )
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, env=dict(environment))
     remember(child.pid, record)
 
 

@@ -1,0 +1,118 @@
+"""sbatch, squeue, scontrol, sinfo: the only place where SLURM's commands are run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cpt.config.running import ClusterConfig
+from cpt.core.errors import CptError, Problem, UserError
+
+_TIMEOUT = 60.0
+"""Seconds. A controller that does not answer must not hang a login node's command."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One job, or one task of an array, as squeue shows it. `reason` says why it waits."""
+
+    id: str
+    state: str
+    reason: str
+    nodes: str
+
+    def __str__(self) -> str:
+        where = f" on {self.nodes}" if self.nodes else f" ({self.reason})" if self.reason != "None" else ""
+        return f"{self.state}{where}"
+
+
+class SlurmFailed(CptError):
+    """A SLURM command refused or did not answer; the message is SLURM's own."""
+
+
+def environment(cluster: ClusterConfig) -> dict[str, str]:
+    """The caller's environment for a client: the cluster's SLURM_CONF, and nothing of a job it may itself run in."""
+    own = {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or not name.startswith(("SLURM_", "SBATCH_", "SRUN_"))}
+    return own | ({"SLURM_CONF": cluster.slurm_conf} if cluster.slurm_conf else {})
+
+
+@contextmanager
+def using(cluster: ClusterConfig) -> Iterator[None]:
+    """This process's environment becomes the client's, for libraries that run sbatch themselves."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(environment(cluster))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def require(cluster: ClusterConfig) -> None:
+    """Raises `UserError` when no job can be submitted from here: no client, or no controller that answers."""
+    fix = "cpt devcluster start" if cluster.name == "devcluster" else "run this on the cluster's login node, or cluster=local"
+    if shutil.which("sbatch") is None:
+        raise UserError(Problem(where="cluster", what=f"{cluster.name}: no sbatch here", why="jobs are submitted with SLURM's own commands", fix=fix))
+    if cluster.slurm_conf and not Path(cluster.slurm_conf).is_file():
+        raise UserError(Problem(where="cluster.slurm_conf", what=f"{cluster.slurm_conf} not found", why=f"cluster {cluster.name} is not running", fix=fix))
+    try:
+        _run(cluster, "sinfo", "--noheader", "--format=%P")
+    except SlurmFailed as error:
+        raise UserError(Problem(where="cluster", what=f"{cluster.name} does not answer", why=str(error), fix=fix)) from None
+
+
+def submit(cluster: ClusterConfig, script: Path) -> str:
+    """Hand a script to sbatch; returns the job id. Raises `SlurmFailed` with what SLURM says."""
+    return _run(cluster, "sbatch", "--parsable", str(script)).strip().partition(";")[0]
+
+
+def jobs(cluster: ClusterConfig, job_id: str) -> list[Job]:
+    """The job, or the unfinished tasks of the array, that SLURM has queued or running; empty when it knows of none."""
+    try:
+        text = _run(cluster, "squeue", "--noheader", "--array", f"--jobs={job_id}", "--format=%i|%T|%r|%N")
+    except SlurmFailed as error:
+        if "Invalid job id" in str(error):
+            return []
+        raise
+    return [Job(id=name, state=state, reason=reason, nodes=nodes) for name, state, reason, nodes in (line.split("|") for line in text.splitlines())]
+
+
+def final_state(cluster: ClusterConfig, job_id: str) -> str:
+    """State of a job that SLURM still remembers (`COMPLETED`, `FAILED`, `TIMEOUT`, ...); empty when it has forgotten."""
+    try:
+        text = _run(cluster, "scontrol", "--oneliner", "show", "job", job_id)
+    except SlurmFailed as error:
+        if "Invalid job id" in str(error):
+            return ""
+        raise
+    found = re.search(r"\bJobState=(\S+)", text)
+    return found.group(1) if found else ""
+
+
+def requeue(cluster: ClusterConfig, job_id: str) -> None:
+    """Same job id, from the top, as soon as SLURM can."""
+    _run(cluster, "scontrol", "requeue", job_id)
+
+
+def host_names(cluster: ClusterConfig, node_list: str) -> list[str]:
+    """`node[1-3]` -> its names."""
+    return _run(cluster, "scontrol", "show", "hostnames", node_list).split()
+
+
+def _run(cluster: ClusterConfig, *command: str) -> str:
+    try:
+        done = subprocess.run(command, env=environment(cluster), capture_output=True, text=True, timeout=_TIMEOUT, check=False)
+    except FileNotFoundError:
+        raise SlurmFailed(f"{command[0]}: not installed") from None
+    except subprocess.TimeoutExpired:
+        raise SlurmFailed(f"{command[0]}: no answer in {_TIMEOUT:.0f} s") from None
+    if done.returncode:
+        raise SlurmFailed(f"{command[0]}: {done.stderr.strip() or done.stdout.strip() or done.returncode}")
+    return done.stdout

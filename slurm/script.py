@@ -1,0 +1,103 @@
+"""RunConfig -> the text that sbatch gets. Pure; its twins are in tests/golden, so a change to what nodes execute shows up in review."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cpt.config.run import RunConfig
+from cpt.core.paths import RunPaths
+
+TEMPLATE = Path(__file__).with_name("run.sbatch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a submission comes from: the interpreter that its ranks use, and the folder that its relative paths start at."""
+
+    python: str = sys.executable
+    folder: Path = field(default_factory=Path.cwd)
+
+
+def render(config: RunConfig, run: RunPaths, origin: Origin, rank_command: Sequence[str] = ()) -> str:
+    """The batch script of one run. `rank_command` replaces the training command (rehearsals without torch)."""
+    command = rank_command or (origin.python, "-m", "jobs.cli", "train", "--run", str(run.root))
+    return _fill(
+        TEMPLATE.read_text(),
+        {
+            "title": _comment(f"{config.name}: {config.slurm.nodes} nodes x {config.slurm.tasks_per_node} ranks, by `cpt launch`"),
+            "directives": "\n".join(f"#SBATCH --{name}" for name in _directives(config, run, origin)),
+            "run": shlex.quote(str(run.root)),
+            "python": shlex.quote(origin.python),
+            "setup": "\n".join(_setup(config)),
+            "srun": shlex.join(_srun(config)),
+            "command": shlex.join(command),
+        },
+    )
+
+
+def job_name(run: RunPaths) -> str:
+    """One name per run directory: with `--dependency=singleton` two submissions of it never run at the same time."""
+    return run.root.name
+
+
+def _directives(config: RunConfig, run: RunPaths, origin: Origin) -> Iterator[str]:
+    cluster, slurm = config.cluster, config.slurm
+    options: dict[str, str] = {
+        "job-name": job_name(run),
+        "dependency": "singleton",
+        "chdir": str(origin.folder),
+        "output": str(run.job_log).replace("%", "%%"),
+        "open-mode": "append",
+        "nodes": str(slurm.nodes),
+        "ntasks-per-node": str(slurm.tasks_per_node),
+        "cpus-per-task": str(slurm.cpus_per_task),
+        "time": slurm.time,
+        "signal": f"B:USR2@{slurm.signal_lead}",
+    }
+    if cluster.gpus_per_node:
+        options["gpus-per-node"] = str(cluster.gpus_per_node)
+    options |= {name: value for name, value in (("partition", cluster.partition), ("account", cluster.account)) if value}
+    if slurm.exclude:
+        options["exclude"] = ",".join(slurm.exclude)
+    yield "requeue"
+    yield from (f"{name}={shlex.quote(value)}" if value else name for name, value in (options | slurm.extra).items())
+
+
+def _setup(config: RunConfig) -> Iterator[str]:
+    variables = environment(config)
+    if config.cluster.slurm_conf:
+        variables = {"SLURM_CONF": config.cluster.slurm_conf} | variables
+    yield from (f"export {name}={shlex.quote(value)}" for name, value in variables.items())
+    yield from config.cluster.setup
+
+
+def environment(config: RunConfig) -> dict[str, str]:
+    """What every rank gets beside the submitter's environment: threads as it has cores, and the site's own facts."""
+    return {"OMP_NUM_THREADS": str(config.slurm.cpus_per_task)} | config.cluster.environment
+
+
+def _srun(config: RunConfig) -> list[str]:
+    """`--cpus-per-task` again, because srun has stopped taking it from the job."""
+    slurm = config.slurm
+    return [
+        f"--nodes={slurm.nodes}",
+        f"--ntasks={slurm.world_size}",
+        f"--ntasks-per-node={slurm.tasks_per_node}",
+        f"--cpus-per-task={slurm.cpus_per_task}",
+        "--kill-on-bad-exit=1",
+        "--export=ALL",
+    ]
+
+
+def _comment(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _fill(template: str, values: Mapping[str, str]) -> str:
+    """Replace each `@name@`, once, so that nothing inside a value is taken for a name."""
+    return re.sub(r"@([a-z]+)@", lambda found: values[found.group(1)], template)
