@@ -295,8 +295,9 @@ class SweepTable(Artifact):
 
     name: str
     rows: list[TrialRow]
-    base_domain_loss: float
-    base_general_loss: float
+    base_domain_loss: float | None
+    base_general_loss: float | None
+    """Of the base, before the first step; None when no trial evaluated it."""
     forgetting_limit: float
     chosen: int | None
     reason: str

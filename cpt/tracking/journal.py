@@ -120,6 +120,12 @@ def read_events(run: RunPaths) -> list[EventRow]:
     return [_event_row(line) for path in journal_files(run, "events") for line in read_lines(path)]
 
 
+def series(run: RunPaths, name: str) -> dict[int, float]:
+    """Step -> value of one metric, ascending; superseded rows left out, the last row of a step counts."""
+    found = {row.step: row.values[name] for row in read_metrics(run) if name in row.values and not row.superseded}
+    return dict(sorted(found.items()))
+
+
 def journal_files(run: RunPaths, kind: str) -> list[Path]:
     """`kind` is `metrics` or `events`; one file per attempt, in the order of attempts."""
     pattern = run.metrics(0) if kind == "metrics" else run.events(0)

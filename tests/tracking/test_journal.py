@@ -12,7 +12,7 @@ import textwrap
 from pathlib import Path
 
 from cpt.core.paths import RunPaths
-from cpt.tracking.journal import Journal, read_events, read_metrics
+from cpt.tracking.journal import Journal, read_events, read_metrics, series
 
 
 def test_rows_come_back_as_written_with_the_given_clock(tmp_path: Path) -> None:
@@ -93,3 +93,15 @@ def test_sigkill_while_writing_leaves_only_whole_rows(tmp_path: Path) -> None:
 
 def test_nothing_journaled_reads_as_nothing(tmp_path: Path) -> None:
     assert read_metrics(RunPaths(tmp_path)) == [] and read_events(RunPaths(tmp_path)) == []
+
+
+def test_series_takes_the_rows_that_count(tmp_path: Path) -> None:
+    run = RunPaths(tmp_path)
+    for attempt, resume, steps in ((0, 0, (0, 2, 4)), (1, 2, (4, 6))):
+        with Journal(run, attempt) as journal:
+            journal.event("attempt_begin", resume_step=resume)
+            for step in steps:
+                journal.metrics(step, 0, 0, {"heldout/loss/domain": step + attempt / 10})
+                journal.metrics(step, 0, 0, {"train/loss": 0.0})
+    assert series(run, "heldout/loss/domain") == {0: 0.0, 2: 2.0, 4: 4.1, 6: 6.1}
+    assert series(run, "no/such") == {}

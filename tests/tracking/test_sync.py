@@ -26,7 +26,6 @@ from cpt.tracking.journal import Journal
 from cpt.tracking.record import TrackingRecord
 from cpt.tracking.store import connect, ensure_store, tracking_uri
 from cpt.tracking.sync import follow, metric_name, sync
-
 from jobs.sync import main
 
 from .conftest import MakeRun, tiny_config, write_steps
