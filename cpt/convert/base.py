@@ -1,0 +1,111 @@
+"""Getting a base: a folder that is there already, a GGUF file inside a Python package, or random weights for rehearsals."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cpt.config.model import BaseSource, ModelConfig
+from cpt.core.artifacts import sync_folder
+from cpt.core.errors import MissingInput, Problem, UserError
+
+
+def obtain_base(model: ModelConfig, folder: Path, tokenizer: Path | None = None) -> Path:
+    """Put the base's Hugging Face folder at `folder`, whole or not at all; does nothing when it is there.
+
+    `tokenizer` is a folder whose tokenizer goes with random weights. Raises `UserError` when the source is absent.
+    """
+    if (folder / "config.json").is_file():
+        return folder
+    if model.base_source is BaseSource.folder:
+        return _link(model, folder)
+    temp = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temp, ignore_errors=True)
+    temp.mkdir(parents=True)
+    if model.base_source is BaseSource.gguf_package:
+        _from_gguf(gguf_path(model), temp)
+    else:
+        _random(model, temp)
+        if tokenizer is not None:
+            shutil.copy(tokenizer / "tokenizer.json", temp)
+    os.replace(temp, folder)
+    sync_folder(folder.parent)
+    return folder
+
+
+def gguf_path(model: ModelConfig) -> Path:
+    """`<module>/<file>` of `model.base_path` on disk, without importing the module."""
+    module, _, file = model.base_path.partition("/")
+    spec = importlib.util.find_spec(module)
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        if (found := Path(place) / file).is_file():
+            return found
+    raise UserError(
+        Problem(where="model.base_path", what=f"{model.base_path} is not installed", why="the base's weights are in that package", fix="make setup")
+    )
+
+
+def _link(model: ModelConfig, folder: Path) -> Path:
+    source = Path(model.base_path)
+    if not (source / "config.json").is_file():
+        raise MissingInput(path=source / "config.json", why=f"model.base_path of {model.name} must be a Hugging Face folder", fix="model.base_path=<folder>")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.symlink_to(source.absolute())
+    return folder
+
+
+def _from_gguf(path: Path, folder: Path) -> None:
+    """Dequantized weights as bf16 safetensors. The loaded object cannot be saved as it is, so the model is rebuilt."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    place: dict[str, Any] = {"gguf_file": path.name}
+    loaded = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **place)
+    settings = loaded.config.to_dict()
+    settings.pop("quantization_config", None)
+    rebuilt = LlamaForCausalLM(LlamaConfig(**settings))
+    rebuilt.load_state_dict(loaded.state_dict())
+    rebuilt.to(torch.bfloat16).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(path.parent, **place).save_pretrained(folder)
+
+
+def _random(model: ModelConfig, folder: Path, seed: int = 0) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    llama = LlamaForCausalLM(LlamaConfig(**hugging_face_config(model)))
+    for name, parameter in llama.named_parameters():
+        if "norm" in name:  # all ones would hide a norm that was loaded into the wrong place
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+    llama.save_pretrained(folder)
+
+
+def hugging_face_config(model: ModelConfig) -> dict[str, Any]:
+    """Keyword arguments of transformers' LlamaConfig for a model section."""
+    scaling = model.rope_scaling
+    rope: dict[str, Any] = {"rope_theta": model.rope_theta, "rope_type": "default"}
+    if scaling.factor:
+        rope |= {
+            "rope_type": "llama3",
+            "factor": scaling.factor,
+            "low_freq_factor": scaling.low_freq_factor,
+            "high_freq_factor": scaling.high_freq_factor,
+            "original_max_position_embeddings": scaling.original_max_position_embeddings,
+        }
+    return {
+        "num_hidden_layers": model.num_layers,
+        "hidden_size": model.hidden_size,
+        "intermediate_size": model.ffn_hidden_size,
+        "num_attention_heads": model.num_attention_heads,
+        "num_key_value_heads": model.num_query_groups,
+        "head_dim": model.kv_channels,
+        "vocab_size": model.vocab_size,
+        "max_position_embeddings": model.max_position_embeddings,
+        "rms_norm_eps": model.norm_epsilon,
+        "tie_word_embeddings": model.tied_embeddings,
+        "rope_parameters": rope,
+    }

@@ -1,0 +1,15 @@
+"""megatron-core, from process groups to one optimizer step; the same code on GPUs over NCCL and on CPUs over gloo.
+
+    World + ParallelConfig -> parallel.initialize -> model.build_model -> optimizer.build_optimizer -> Engine
+
+`Engine` has three verbs: `train_step`, `token_losses`, `logits`. Nothing else in the suite calls megatron's model code.
+"""
+
+from cpt.engine import cpu
+
+cpu.install()  # before megatron is imported anywhere; does nothing where CUDA exists
+
+from cpt.engine.engine import Engine, StepResult  # noqa: E402
+from cpt.engine.parallel import finalize, initialize  # noqa: E402
+
+__all__ = ["Engine", "StepResult", "finalize", "initialize"]

@@ -1,0 +1,166 @@
+"""`Engine`: one model over TP x PP x DP, and the three things that can be asked of it.
+
+Shapes: n sequences, s tokens a sequence, v vocabulary. Every rank calls the same method with the same arguments and gets
+the same answer; each works only on its own part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.tensor_parallel import gather_from_tensor_model_parallel_region
+from megatron.core.transformer.module import Float16Module
+
+from cpt.config.model import ModelConfig
+from cpt.config.training import OptimizerConfig, ParallelConfig, Precision
+from cpt.engine.model import build_model
+from cpt.engine.optimizer import build_optimizer, set_learning_rate
+from cpt.engine.parallel import counts_once, data_rank, is_last_stage
+
+IntArray = np.ndarray[Any, np.dtype[np.int64]]
+FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One optimizer update. `sequence_losses` [n]: mean loss of each sequence of the global batch, nats a token."""
+
+    loss: float
+    grad_norm: float
+    sequence_losses: FloatArray
+
+
+class Engine:
+    """A model and, when `optimizer` is given, what it takes to train it. Weights are random until loaded."""
+
+    def __init__(self, model: ModelConfig, parallel: ParallelConfig, precision: Precision, optimizer: OptimizerConfig | None = None) -> None:
+        self.model_config, self.parallel, self.precision = model, parallel, precision
+        self.gpt = build_model(model, parallel, precision)
+        config = self.gpt.config
+        module = Float16Module(config, self.gpt) if precision is Precision.bf16 else self.gpt
+        self.module: Any = module
+        self.optimizer: Any = None
+        if optimizer is not None:
+            self.weight_decay = optimizer.weight_decay
+            self.module = DistributedDataParallel(config, _ddp_config(parallel), module)
+            self.optimizer = build_optimizer(self.module, optimizer, parallel, precision)
+            config.grad_scale_func = self.optimizer.scale_loss
+            config.finalize_model_grads_func = finalize_model_grads
+            if parallel.overlap_grad_reduce:
+                config.no_sync_func = self.module.no_sync
+            if parallel.overlap_param_gather:
+                config.param_sync_func = self.module.start_param_sync
+
+    def weights_changed(self) -> None:
+        """Call after weights were written from outside: the fp32 master copies follow."""
+        if self.optimizer is not None:
+            self.optimizer.reload_model_params()
+
+    def train_step(self, tokens: IntArray, micro_batch_size: int, rate: float) -> StepResult:
+        """One update on the global batch `tokens` [n, s + 1] with learning rate `rate`."""
+        self.module.train()
+        self.module.zero_grad_buffer()
+        self.optimizer.zero_grad()
+        losses = self._run(tokens, micro_batch_size, forward_only=False).mean(axis=1)
+        set_learning_rate(self.optimizer, rate, self.weight_decay)
+        _, grad_norm, _ = self.optimizer.step()
+        return StepResult(float(losses.mean(dtype=np.float64)), float(grad_norm), losses)
+
+    def token_losses(self, tokens: IntArray, micro_batch_size: int = 1) -> FloatArray:
+        """Loss of every predicted token, nats: [n, s + 1] -> [n, s]. Rows are spread over data-parallel ranks."""
+        self.module.eval()
+        _, size = data_rank()
+        rows = -len(tokens) % (micro_batch_size * size)
+        padded = np.concatenate([tokens, np.repeat(tokens[:1], rows, axis=0)])
+        with torch.no_grad():
+            return self._run(padded, micro_batch_size, forward_only=True)[: len(tokens)]
+
+    def logits(self, tokens: IntArray) -> torch.Tensor:
+        """fp32 logits [n, s, v] of tokens [n, s], whole on every rank. For parity, benchmarks and small batches."""
+        self.module.eval()
+        found: list[torch.Tensor] = []
+
+        def keep(output: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            whole = gather_from_tensor_model_parallel_region(output.float())
+            found.append(whole[..., : self.model_config.vocab_size].contiguous())
+            return whole.sum(), {}
+
+        with torch.no_grad():
+            self._forward_backward(iter([(torch.from_numpy(tokens), None)]), keep, 1, tokens.shape, forward_only=True)
+        shape = (*tokens.shape, self.model_config.vocab_size)
+        result = found[0] if found else torch.empty(shape, device=torch.cuda.current_device())
+        dist.broadcast(result, parallel_state.get_pipeline_model_parallel_last_rank(), group=parallel_state.get_pipeline_model_parallel_group())
+        return result
+
+    def _run(self, tokens: IntArray, micro_batch_size: int, forward_only: bool) -> FloatArray:
+        """Token losses [n, s] of the whole batch, on every rank."""
+        rank, size = data_rank()
+        mine = len(tokens) // size
+        rows = torch.from_numpy(np.ascontiguousarray(tokens[rank * mine : (rank + 1) * mine]))
+        micro = rows.split(micro_batch_size)
+        found: list[torch.Tensor] = []
+
+        def keep(output: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            found.append(output.detach().float())
+            return output.float().mean(), {}
+
+        shape = (micro_batch_size, tokens.shape[1] - 1)
+        self._forward_backward(((m[:, :-1].contiguous(), m[:, 1:].contiguous()) for m in micro), keep, len(micro), shape, forward_only)
+        whole = torch.zeros(len(tokens), shape[1], device=torch.cuda.current_device())
+        if counts_once():
+            whole[rank * mine : (rank + 1) * mine] = torch.cat(found)
+        dist.all_reduce(whole)
+        return np.asarray(whole.cpu().numpy())
+
+    def _forward_backward(
+        self,
+        batches: Iterator[tuple[torch.Tensor, torch.Tensor | None]],
+        loss: Callable[[torch.Tensor], tuple[torch.Tensor, dict[str, torch.Tensor]]],
+        count: int,
+        shape: tuple[int, ...],
+        forward_only: bool,
+    ) -> None:
+        """megatron-core's pipeline schedule over `count` micro-batches of (tokens, labels)."""
+
+        def step(iterator: Iterator[tuple[torch.Tensor, torch.Tensor | None]], module: Any) -> tuple[torch.Tensor, Callable[..., Any]]:
+            device = torch.cuda.current_device()
+            tokens, labels = next(iterator)
+            positions = torch.arange(tokens.shape[1], device=device).expand_as(tokens)
+            targets = labels.to(device) if labels is not None else None
+            return module(tokens.to(device), positions, None, labels=targets), loss
+
+        get_forward_backward_func()(
+            forward_step_func=step,
+            data_iterator=batches,
+            model=[self.module],
+            num_microbatches=count,
+            seq_length=shape[1],
+            micro_batch_size=shape[0],
+            forward_only=forward_only,
+        )
+
+    def describe(self) -> str:
+        """The layout in a few letters, for logs and records: `TP2 x PP2 x DP2`."""
+        return f"TP{self.parallel.tensor_parallel_size} x PP{self.parallel.pipeline_parallel_size} x DP{data_rank()[1]}"
+
+    @property
+    def reports_loss(self) -> bool:
+        return is_last_stage()
+
+
+def _ddp_config(parallel: ParallelConfig) -> DistributedDataParallelConfig:
+    return DistributedDataParallelConfig(
+        use_distributed_optimizer=True,
+        grad_reduce_in_fp32=True,
+        overlap_grad_reduce=parallel.overlap_grad_reduce,
+        overlap_param_gather=parallel.overlap_param_gather,
+        check_for_nan_in_grad=False,
+    )

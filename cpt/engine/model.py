@@ -1,0 +1,93 @@
+"""`ModelConfig` and layout -> megatron-core's GPT model for this rank."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from megatron.core import parallel_state
+from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+from megatron.core.models.gpt.gpt_model import GPTModel
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
+from megatron.core.transformer.transformer_config import TransformerConfig
+
+from cpt.config.model import ModelConfig
+from cpt.config.training import ParallelConfig, Precision, Recompute
+from cpt.engine.attention import SdpaCoreAttention
+from cpt.engine.norm import RMSNorm
+
+
+def build_model(model: ModelConfig, parallel: ParallelConfig, precision: Precision) -> GPTModel:
+    """This rank's part of the model, on its device, with random weights.
+
+    Vocabulary rows are padded to a multiple of TP; the pad is never a target and is cut off again by `cpt.convert`.
+    """
+    config = transformer_config(model, parallel, precision)
+    gpt = GPTModel(
+        config=config,
+        transformer_layer_spec=block_spec(config),
+        vocab_size=padded_vocab_size(model, parallel),
+        max_sequence_length=model.max_position_embeddings,
+        pre_process=parallel_state.is_pipeline_first_stage(ignore_virtual=True),
+        post_process=parallel_state.is_pipeline_last_stage(ignore_virtual=True),
+        share_embeddings_and_output_weights=model.tied_embeddings,
+        position_embedding_type="rope",
+        rotary_base=int(model.rope_theta),
+        rope_scaling=model.rope_scaling.factor > 0,
+        rope_scaling_factor=model.rope_scaling.factor or 8.0,
+    )
+    return gpt.cuda(torch.cuda.current_device()) if torch.cuda.is_available() else gpt
+
+
+def transformer_config(model: ModelConfig, parallel: ParallelConfig, precision: Precision) -> TransformerConfig:
+    """Llama-shaped: RMSNorm, SwiGLU, RoPE, no bias, no dropout."""
+    bf16 = precision is Precision.bf16
+    return TransformerConfig(
+        num_layers=model.num_layers,
+        hidden_size=model.hidden_size,
+        ffn_hidden_size=model.ffn_hidden_size,
+        num_attention_heads=model.num_attention_heads,
+        num_query_groups=model.num_query_groups,
+        kv_channels=model.kv_channels,
+        normalization="RMSNorm",
+        layernorm_epsilon=model.norm_epsilon,
+        gated_linear_unit=True,
+        activation_func=torch.nn.functional.silu,
+        add_bias_linear=False,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        bias_activation_fusion=False,
+        bias_dropout_fusion=False,
+        masked_softmax_fusion=False,
+        gradient_accumulation_fusion=False,
+        tensor_model_parallel_size=parallel.tensor_parallel_size,
+        pipeline_model_parallel_size=parallel.pipeline_parallel_size,
+        sequence_parallel=parallel.sequence_parallel and parallel.tensor_parallel_size > 1,
+        params_dtype=torch.bfloat16 if bf16 else torch.float32,
+        pipeline_dtype=torch.bfloat16 if bf16 else torch.float32,
+        bf16=bf16,
+        # False would leave `tensor_model_parallel` unset on the weights: the grad norm is then silently wrong under TP.
+        perform_initialization=True,
+        **_recompute(parallel.recompute),
+    )
+
+
+def block_spec(config: TransformerConfig) -> TransformerBlockSubmodules:
+    """megatron-core's own layers for this pipeline stage, with our norm and attention put in."""
+    spec = get_gpt_layer_local_spec(normalization="RMSNorm")
+    spec.submodules.input_layernorm = spec.submodules.pre_mlp_layernorm = RMSNorm
+    spec.submodules.self_attention.submodules.core_attention = SdpaCoreAttention
+    return TransformerBlockSubmodules(layer_specs=[spec] * get_num_layers_to_build(config), layer_norm=RMSNorm)
+
+
+def padded_vocab_size(model: ModelConfig, parallel: ParallelConfig) -> int:
+    tensor = parallel.tensor_parallel_size
+    return -(-model.vocab_size // tensor) * tensor
+
+
+def _recompute(recompute: Recompute) -> dict[str, Any]:
+    if recompute is Recompute.full:
+        return {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
+    if recompute is Recompute.selective:
+        return {"recompute_granularity": "selective", "recompute_modules": ["core_attn"]}
+    return {}

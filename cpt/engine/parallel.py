@@ -1,0 +1,60 @@
+"""Process groups: one per rank, NCCL where CUDA is, gloo elsewhere."""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
+
+from cpt.config.training import ParallelConfig
+from cpt.core.world import World
+
+
+def initialize(world: World, parallel: ParallelConfig, seed: int, timeout_minutes: float = 10) -> None:
+    """Join all ranks and cut the world into TP x PP x DP. Raises when the world cannot be joined in time."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(world.local_rank)
+    os.environ.update(MASTER_ADDR=world.master_addr, MASTER_PORT=str(world.master_port or _free_port()))
+    dist.init_process_group(
+        backend="nccl" if torch.cuda.is_available() else "gloo",
+        rank=world.rank,
+        world_size=world.world_size,
+        timeout=timedelta(minutes=timeout_minutes),
+    )
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=parallel.tensor_parallel_size,
+        pipeline_model_parallel_size=parallel.pipeline_parallel_size,
+    )
+    torch.manual_seed(seed)
+    model_parallel_cuda_manual_seed(seed)
+
+
+def finalize() -> None:
+    """Leave the world; only for orderly ends (after a failure the process just exits, others may be gone)."""
+    parallel_state.destroy_model_parallel()
+    dist.destroy_process_group()
+
+
+def data_rank() -> tuple[int, int]:
+    """(data-parallel rank, data-parallel size)."""
+    return parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
+
+
+def is_last_stage() -> bool:
+    return bool(parallel_state.is_pipeline_last_stage(ignore_virtual=True))
+
+
+def counts_once() -> bool:
+    """One rank per data-parallel replica, on the last stage: whoever adds up losses must not count TP copies."""
+    return is_last_stage() and parallel_state.get_tensor_model_parallel_rank() == 0
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
