@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -14,9 +13,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from cpt.config.explain import explain
 from cpt.config.run import RunConfig
 from cpt.config.seal import seal
-from cpt.core.errors import Problem, UserError
+from cpt.core.errors import UserError
 from cpt.core.paths import RunsRoot
 
 CONFIG_FOLDER = Path(__file__).parents[2] / "hydra_conf"
@@ -24,20 +24,28 @@ CONFIG_FOLDER = Path(__file__).parents[2] / "hydra_conf"
 ConfigStore.instance().store(name="run_schema", node=RunConfig)
 
 
-def compose_config(overrides: Sequence[str]) -> RunConfig:
-    """Compose, type-check, validate and seal. Raises `UserError` with the dotted path of what is wrong."""
+def compose_config(overrides: Sequence[str], validated: bool = True) -> RunConfig:
+    """Compose, type-check, validate and seal. Raises `UserError` with the dotted path of what is wrong.
+
+    Verbs that only look (`sweep`, `status`) need folders and names, not a run that could start: `validated=False`.
+    """
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
             composed = compose("config", overrides=[*overrides, *search_path(overrides)])
-        return seal(to_run_config(composed))
+        config = to_run_config(composed)
+        return seal(config) if validated else config
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain(error)) from None
+        raise UserError(explain(error, overrides)) from None
 
 
 def to_run_config(composed: DictConfig) -> RunConfig:
-    """The typed object of a composed config; interpolations are resolved here and never again."""
-    return cast(RunConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), composed)))
+    """The typed object of a composed config; interpolations are resolved here and never again.
+
+    Merged as plain values, because OmegaConf lets a config that was extended by `+key=value` extend the schema too.
+    """
+    plain = OmegaConf.to_container(composed, resolve=True)
+    return cast(RunConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), plain)))
 
 
 def search_path(overrides: Sequence[str]) -> list[str]:
@@ -45,19 +53,3 @@ def search_path(overrides: Sequence[str]) -> list[str]:
     given = [value for key, _, value in (override.partition("=") for override in overrides) if key == "run_root"]
     folder = RunsRoot(Path(given[-1] if given else RunConfig().run_root).absolute()).config_folder
     return [f"hydra.searchpath=[file://{folder}]"] if folder.is_dir() else []
-
-
-def explain(error: Exception) -> Problem:
-    """A Hydra or OmegaConf error as one problem with a dotted path."""
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    text = str(cause)
-    first = text.strip().splitlines()[0]
-    if path := getattr(cause, "full_key", None):
-        where = str(path)
-    elif match := re.search(r"override '?([^'=]+)=|'([^']+)'", text):
-        where = match.group(1) or match.group(2)
-    else:
-        where = "config"
-    if "not in struct" in text or "Key '" in text:
-        return Problem(where=where, what="unknown key", why=first, fix="cpt config <experiment> shows every key")
-    return Problem(where=where, what="wrong value", why=first, fix="see hydra_conf/ for the choices and cpt/config for the types")

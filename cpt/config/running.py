@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -69,6 +70,8 @@ class SlurmConfig(Section):
 
     def problems(self) -> Iterator[Problem]:
         yield from positive(self, "nodes", "tasks_per_node", "cpus_per_task", "max_attempts", "max_no_progress", "array_parallelism")
+        if not re.fullmatch(r"\d+|\d+:\d+(:\d+)?|\d+-\d+(:\d+){0,2}", self.time):
+            yield Problem(where="time", what=f"is {self.time!r}", why="is a limit as sbatch reads it", fix="time=2:00:00 or 1-12:00:00 (a day and a half)")
 
     @property
     def world_size(self) -> int:

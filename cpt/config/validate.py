@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterator
 
 from cpt.config.model import ModelConfig
@@ -15,32 +16,44 @@ from cpt.core.errors import Problem
 def validate(config: RunConfig) -> Iterator[Problem]:
     """Everything wrong that can be known without looking at files."""
     yield from _walk(config, "")
+    yield from _names(config)
     yield from layout_problems(config)
 
 
 def _walk(section: Section, path: str) -> Iterator[Problem]:
     for problem in section.problems():
-        yield dataclasses.replace(problem, where=f"{path}{problem.where}")
+        fix = f"{path}{problem.fix}" if problem.fix.startswith(f"{problem.where}=") else problem.fix
+        yield dataclasses.replace(problem, where=f"{path}{problem.where}", fix=fix)
     for name, child in section.sections():
         yield from _walk(child, f"{path}{name}.")
 
 
+def _names(config: RunConfig) -> Iterator[Problem]:
+    """Names that become folders."""
+    for path, name in (("name", config.name), ("corpus.name", config.corpus.name), ("model.name", config.model.name), ("sweep.name", config.sweep.name)):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+            yield Problem(where=path, what=f"is {name!r}", why="names a folder: letters, digits, _ . -", fix=f"{path}=<a plain name>")
+
+
 def layout_problems(config: RunConfig) -> Iterator[Problem]:
-    """Which shapes megatron-core can cut; each with the neighbours that would work."""
-    parallel, model, train, world = config.parallel, config.model, config.train, config.slurm.world_size
-    tensor, pipeline = parallel.tensor_parallel_size, parallel.pipeline_parallel_size
-    if tensor < 1 or pipeline < 1 or world < 1:
-        return
-    for name in ("num_attention_heads", "num_query_groups", "ffn_hidden_size"):
-        value = getattr(model, name)
-        if value % tensor:
-            yield Problem(
-                where="parallel.tensor_parallel_size",
-                what=f"is {tensor}",
-                why=f"model.{name}={value} must divide by it",
-                fix=f"parallel.tensor_parallel_size={_options(divisors(common_divisor(model)))}",
-            )
-            break
+    """Which shapes megatron-core can cut, and which fit the cluster; each with the neighbors that would work."""
+    if min(config.parallel.tensor_parallel_size, config.parallel.pipeline_parallel_size, config.slurm.world_size) < 1:
+        return  # said by the sections themselves
+    yield from _model_cuts(config)
+    yield from _rank_counts(config)
+    yield from _lengths(config)
+
+
+def _model_cuts(config: RunConfig) -> Iterator[Problem]:
+    model, tensor, pipeline = config.model, config.parallel.tensor_parallel_size, config.parallel.pipeline_parallel_size
+    uneven = [name for name in ("num_attention_heads", "num_query_groups", "ffn_hidden_size") if getattr(model, name) % tensor]
+    if uneven:
+        yield Problem(
+            where="parallel.tensor_parallel_size",
+            what=f"is {tensor}",
+            why=f"model.{uneven[0]}={getattr(model, uneven[0])} must divide by it",
+            fix=f"parallel.tensor_parallel_size={_options(divisors(common_divisor(model)))}",
+        )
     if model.num_layers % pipeline:
         yield Problem(
             where="parallel.pipeline_parallel_size",
@@ -48,16 +61,25 @@ def layout_problems(config: RunConfig) -> Iterator[Problem]:
             why=f"model.num_layers={model.num_layers} must divide by it",
             fix=f"parallel.pipeline_parallel_size={_options(divisors(model.num_layers))}",
         )
-    if world % parallel.model_parallel_size:
-        nodes = [n for n in range(1, 4 * config.slurm.nodes + 1) if n * config.slurm.tasks_per_node % parallel.model_parallel_size == 0]
+
+
+def _rank_counts(config: RunConfig) -> Iterator[Problem]:
+    """Nodes x ranks against the layout, replicas against the global batch, nodes against the cluster."""
+    slurm, parallel, train, limit = config.slurm, config.parallel, config.train, config.cluster.max_nodes
+    if limit and slurm.nodes > limit:
+        yield Problem(
+            where="slurm.nodes", what=f"is {slurm.nodes}", why=f"cluster {config.cluster.name} gives one job at most {limit}", fix=f"slurm.nodes={limit}"
+        )
+    if slurm.world_size % parallel.model_parallel_size:
+        options = _options(_node_counts(config))
         yield Problem(
             where="slurm.nodes",
-            what=f"is {config.slurm.nodes} x {config.slurm.tasks_per_node} ranks = {world}",
-            why=f"one model replica needs TP {tensor} x PP {pipeline} = {parallel.model_parallel_size} ranks",
-            fix=f"slurm.nodes={_options(nearest(nodes, config.slurm.nodes)) or parallel.model_parallel_size}",
+            what=f"is {slurm.nodes} x {slurm.tasks_per_node} ranks = {slurm.world_size}",
+            why=f"one replica needs TP {parallel.tensor_parallel_size} x PP {parallel.pipeline_parallel_size} = {parallel.model_parallel_size} ranks",
+            fix=f"slurm.nodes={options}" if options else "parallel=single",
         )
         return
-    replicas = parallel.data_parallel_size(world)
+    replicas = parallel.data_parallel_size(slurm.world_size)
     rows = train.micro_batch_size * replicas
     if rows > 0 and train.global_batch_size % rows:
         lower = train.global_batch_size // rows * rows
@@ -67,17 +89,28 @@ def layout_problems(config: RunConfig) -> Iterator[Problem]:
             why=f"must divide by micro_batch_size {train.micro_batch_size} x data_parallel_size {replicas} = {rows}",
             fix=f"train.global_batch_size={_options([n for n in (lower, lower + rows) if n])}",
         )
-    limit = config.cluster.max_nodes
-    if limit and config.slurm.nodes > limit:
-        yield Problem(
-            where="slurm.nodes", what=f"is {config.slurm.nodes}", why=f"cluster {config.cluster.name} gives one job at most {limit}", fix=f"slurm.nodes={limit}"
-        )
-    if model.max_position_embeddings and train.sequence_length > model.max_position_embeddings:
+
+
+def _node_counts(config: RunConfig) -> list[int]:
+    """Nearest to the chosen count: those that hold whole replicas and, if any do, also keep the global batch."""
+    slurm, replica, train = config.slurm, config.parallel.model_parallel_size, config.train
+    most = config.cluster.max_nodes or 4 * slurm.nodes + replica
+    whole = [nodes for nodes in range(1, most + 1) if nodes * slurm.tasks_per_node % replica == 0]
+    rows = {nodes: train.micro_batch_size * nodes * slurm.tasks_per_node // replica for nodes in whole}
+    keep = [nodes for nodes in whole if rows[nodes] > 0 and train.global_batch_size % rows[nodes] == 0]
+    return nearest(keep or whole, slurm.nodes)
+
+
+def _lengths(config: RunConfig) -> Iterator[Problem]:
+    length, known, tensor = config.train.sequence_length, config.model.max_position_embeddings, config.parallel.tensor_parallel_size
+    if known and length > known:
+        yield Problem(where="train.sequence_length", what=f"is {length}", why=f"the base knows {known} positions", fix=f"train.sequence_length={known}")
+    if config.parallel.sequence_parallel and length % tensor:
         yield Problem(
             where="train.sequence_length",
-            what=f"is {train.sequence_length}",
-            why=f"the base knows {model.max_position_embeddings} positions",
-            fix=f"train.sequence_length={model.max_position_embeddings}",
+            what=f"is {length}",
+            why=f"sequence_parallel cuts it into tensor_parallel_size={tensor} parts",
+            fix=f"train.sequence_length={-(-length // tensor) * tensor}",
         )
 
 

@@ -1,0 +1,66 @@
+"""Files are whole or absent; records refuse what is not theirs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cpt.core.artifacts import read_json, sha256_json, write_bytes, write_json
+from cpt.core.errors import MissingInput, UserError
+from cpt.core.records import MixturePlan, PlanRecord, SourceShare, SweepTable, TrialRow
+
+SHARE = SourceShare(name="a", group="domain", language="en", weight=1, planned_tokens=10, available_tokens=20, epochs=0.5)
+MIXTURE = MixturePlan(train_tokens=10, shares=[SHARE], data_hash="d")
+
+
+def test_records_round_trip(tmp_path: Path) -> None:
+    row = TrialRow(index=0, fingerprint="f", overrides=["a=1"], settings={"a": 1}, state="done", domain_loss=1.5, general_loss=None)
+    table = SweepTable(name="s", rows=[row], base_domain_loss=2, base_general_loss=1, forgetting_limit=0.05, chosen=0, reason="lowest")
+    table.save(tmp_path / "deep" / "table.json")
+    assert SweepTable.load(tmp_path / "deep" / "table.json") == table
+    MIXTURE.save(tmp_path / "mixture.json")
+    again = MixturePlan.load(tmp_path / "mixture.json")
+    assert again == MIXTURE
+    assert isinstance(again.shares[0].weight, float)  # JSON's 1 is a float here
+
+
+def test_equal_values_are_equal_files(tmp_path: Path) -> None:
+    write_json(tmp_path / "a", {"x": 1, "y": Path("z")})
+    write_json(tmp_path / "b", {"y": "z", "x": 1})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert sha256_json({"x": 1, "y": 2}) == sha256_json({"y": 2, "x": 1})
+
+
+@pytest.mark.parametrize("change", [{"extra": 1}, {"data_hash": None, "shares": 3}, {"train_tokens": ...}])
+def test_foreign_records_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    value = MIXTURE.as_dict() | change
+    write_json(tmp_path / "mixture.json", {key: item for key, item in value.items() if item is not ...})
+    with pytest.raises(UserError, match="is not a MixturePlan"):
+        MixturePlan.load(tmp_path / "mixture.json")
+
+
+def test_missing_and_damaged_files(tmp_path: Path) -> None:
+    with pytest.raises(MissingInput, match=r"nothing\.json: not found"):
+        PlanRecord.load(tmp_path / "nothing.json")
+    (tmp_path / "half.json").write_text('{"train_tokens": 1')
+    with pytest.raises(UserError, match="not JSON"):
+        read_json(tmp_path / "half.json")
+
+
+def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    """A process that is killed between write and rename: the reader sees the old content, whole."""
+    path = tmp_path / "state.json"
+    write_bytes(path, b"old")
+    script = "import os, signal, sys; from pathlib import Path; from cpt.core import artifacts\n"
+    script += "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\nartifacts.write_bytes(Path(sys.argv[1]), b'new' * 100000)"
+    ended = subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert path.read_bytes() == b"old"
+    write_bytes(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert os.stat(path).st_nlink == 1
