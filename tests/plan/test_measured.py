@@ -1,0 +1,81 @@
+"""The planner's activation bytes against the tensors that a real model of the engine saves for its backward pass."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cpt.config.model import ModelConfig
+from cpt.config.training import ParallelConfig, Precision, Recompute
+from cpt.plan.memory import layer_activations
+
+TOKENS = 256
+MODEL = {
+    "name": "probe",
+    "hidden_size": 128,
+    "ffn_hidden_size": 448,
+    "num_attention_heads": 8,
+    "num_query_groups": 2,
+    "kv_channels": 16,
+    "vocab_size": 256,
+    "max_position_embeddings": 512,
+}
+PROBE = """
+import json, sys
+from cpt.engine import cpu
+cpu.install()
+import torch
+from cpt.config.model import ModelConfig
+from cpt.config.training import ParallelConfig, Precision, Recompute
+from cpt.core.world import World
+from cpt.engine.engine import Engine
+from cpt.engine.parallel import initialize
+
+def saved(layers, recompute, precision):
+    engine = Engine(ModelConfig(num_layers=layers, **model), ParallelConfig(recompute=recompute), precision)
+    engine.module.train()
+    weights = {weight.untyped_storage().data_ptr() for weight in engine.gpt.parameters()}
+    found = {}
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            found[storage.data_ptr()] = storage
+        return tensor
+    tokens = torch.zeros(1, length, dtype=torch.long)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = engine.module(tokens, torch.arange(length)[None], None, labels=tokens)
+    return sum(storage.nbytes() for storage in found.values())
+
+model, length = json.loads(sys.argv[1]), int(sys.argv[2])
+initialize(World(), ParallelConfig(), 1)
+result = {f"{p}.{r}": (saved(3, r, p) - saved(1, r, p)) / 2 / length for p in Precision for r in Recompute}
+print("RESULT", json.dumps(result))
+"""
+
+
+@pytest.fixture(scope="module")
+def measured(repository: Path) -> dict[str, float]:
+    """Bytes per token and layer, by `<precision>.<recompute>`."""
+    command = [sys.executable, "-c", PROBE, json.dumps(MODEL), str(TOKENS)]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=repository, check=False, timeout=300)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    found: dict[str, float] = json.loads(ended.stdout.split("RESULT ")[1])
+    return found
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("precision", list(Precision))
+@pytest.mark.parametrize("recompute", [Recompute.none, Recompute.selective])
+def test_layer_activations_are_what_a_layer_saves(measured: dict[str, float], precision: Precision, recompute: Recompute) -> None:
+    planned = layer_activations(ModelConfig(num_layers=1, **MODEL), ParallelConfig(recompute=recompute), precision)  # type: ignore[arg-type]
+    assert planned == pytest.approx(measured[f"{precision}.{recompute}"], rel=0.01)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("precision", list(Precision))
+def test_full_recompute_keeps_the_input_alone(measured: dict[str, float], precision: Precision) -> None:
+    assert measured[f"{precision}.full"] == 128 * (2 if precision is Precision.bf16 else 4)
