@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -25,6 +26,23 @@ class Reader(StrEnum):
     debian_packages = "debian_packages"  # text files inside named packages
 
 
+class Parser(StrEnum):
+    """How text is found inside an unpacked package."""
+
+    none = "none"
+    novels = "novels"  # character vectors in an R data package, cut into chapters
+    dictd = "dictd"  # the dictd server's .index and .dict.dz
+    man = "man"  # compressed manual pages, roff stripped to text
+
+
+class Benchmark(StrEnum):
+    """Multiple-choice sets that can be built beside a corpus."""
+
+    quiz = "quiz"  # general knowledge, from the bsdgames quiz files
+    definition = "definition"  # general: definition -> word, from held-out dictionary entries
+    section = "section"  # domain: description -> title, from held-out listings
+
+
 class FilterProfile(StrEnum):
     """Named filter sets; thresholds in `cpt.data.filters`."""
 
@@ -41,11 +59,12 @@ class SourceConfig(Section):
     language: str = "en"
     reader: Reader = Reader.jsonl
     paths: list[str] = field(default_factory=list)
-    """Files of a `jsonl` source; relative to the working directory."""
+    """Files of a `jsonl` source; relative to the working directory, else to the checkout."""
+    fallback: list[str] = field(default_factory=list)
+    """`jsonl` files used instead when a `debian_*` source cannot reach its mirror."""
     packages: list[str] = field(default_factory=list)
     """Package names of a `debian_packages` source."""
-    parser: str = ""
-    """How text is found inside packages: a name from `cpt.data.readers.PARSERS`."""
+    parser: Parser = Parser.none
     filters: FilterProfile = FilterProfile.none
     license: str = ""
     max_bytes: int = 0
@@ -54,6 +73,19 @@ class SourceConfig(Section):
     def problems(self) -> Iterator[Problem]:
         if self.reader is Reader.jsonl and not self.paths:
             yield Problem(where="paths", what="is empty", why="a jsonl source reads files", fix="paths=[data/listings.jsonl]")
+        if self.reader is Reader.debian_packages:
+            yield from self._package_problems()
+        if self.max_bytes < 0:
+            yield Problem(where="max_bytes", what=f"is {self.max_bytes}", why="is a size in bytes", fix="max_bytes=0 (everything)")
+
+    def _package_problems(self) -> Iterator[Problem]:
+        if not self.packages:
+            yield Problem(where="packages", what="is empty", why="a debian_packages source unpacks packages", fix="packages=[dict-wn]")
+        if self.parser is Parser.none:
+            yield Problem(where="parser", what="is none", why="text inside packages needs a parser", fix="parser=novels or dictd or man")
+        for name in self.packages:
+            if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", name):
+                yield Problem(where="packages", what=f"holds {name!r}", why="is no Debian package name", fix="packages=[dict-wn]")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -61,8 +93,12 @@ class DedupConfig(Section):
     """Near-duplicate removal by MinHash LSH; FineWeb's numbers (5-grams, 14 bands x 8 rows, threshold 0.72)."""
 
     ngram: int = 5
+    """Words in a shingle."""
     bands: int = 14
     rows: int = 8
+
+    def problems(self) -> Iterator[Problem]:
+        yield from positive(self, "ngram", "bands", "rows")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -75,14 +111,20 @@ class CorpusConfig(Section):
     heldout_fraction: float = 0.05
     """Share of documents, chosen after dedup, that training never sees."""
     heldout_max_documents: int = 2000
-    benchmarks: list[str] = field(default_factory=list)
-    """Multiple-choice sets to build beside the data: names from `cpt.data.benchmarks.BUILDERS`."""
+    benchmarks: list[Benchmark] = field(default_factory=list)
+    """Multiple-choice sets to build beside the data."""
     seed: int = 0
 
     def problems(self) -> Iterator[Problem]:
         yield from fraction(self, "heldout_fraction")
+        yield from positive(self, "heldout_max_documents")
         if not self.sources:
             yield Problem(where="sources", what="is empty", why="there is nothing to prepare", fix="corpus=demo")
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
+            yield Problem(where="name", what=f"is {self.name!r}", why="is a folder below <run_root>/data", fix="corpus.name=<letters, digits, _ . ->")
+        for name in self.sources:
+            if not re.fullmatch(r"[A-Za-z]\w*", name) or name == "benchmarks":
+                yield Problem(where=f"sources.{name}", what="is no source name", why="is a folder beside `benchmarks`", fix="letters, digits and _")
 
 
 @dataclass(kw_only=True, slots=True)

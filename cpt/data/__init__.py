@@ -1,0 +1,13 @@
+"""Raw text -> tokenized corpus (`prepare`) -> deterministic samples (`mixture`). Needs neither torch nor megatron.
+
+::
+
+    readers -> filters -> dedup -> split -> tokens -> indexed (.bin/.idx)     cpt prepare
+                                                          |
+    blend (which source) x stream (which window) ------ mixture -> Batch      cpt train
+"""
+
+from cpt.data.manifest import open_manifest
+from cpt.data.mixture import Batch, MixtureDataset, open_heldout, open_mixture
+
+__all__ = ["Batch", "MixtureDataset", "open_heldout", "open_manifest", "open_mixture"]
