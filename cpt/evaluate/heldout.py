@@ -1,0 +1,33 @@
+"""Held-out loss per source, and the same in bits per byte, which compares across tokenizers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from cpt.core.records import DataManifest, SourceLoss
+
+Windows = npt.NDArray[np.int64]
+TokenLosses = Callable[[Windows], npt.NDArray[np.float32]]
+"""Windows [n, s + 1] -> loss of each next token [n, s], nats."""
+
+
+def heldout_losses(token_losses: TokenLosses, windows: Mapping[str, npt.NDArray[np.integer]], manifest: DataManifest) -> list[SourceLoss]:
+    """One loss per source over its windows [n, s + 1]; every token counts the same."""
+    return [_source_loss(name, token_losses(rows.astype(np.int64)), manifest) for name, rows in windows.items()]
+
+
+def _source_loss(name: str, losses: npt.NDArray[np.float32], manifest: DataManifest) -> SourceLoss:
+    source = manifest.source(name)
+    loss = float(losses.mean(dtype=np.float64))
+    return SourceLoss(
+        name=name, group=source.group, loss=loss, bits_per_byte=bits_per_byte(loss, source.heldout.tokens, source.heldout.bytes), tokens=losses.size
+    )
+
+
+def bits_per_byte(loss: float, tokens: int, bytes_: int) -> float:
+    """Nats a token -> bits a byte of UTF-8: loss / ln 2 x tokens / bytes, both counted over the whole split."""
+    return loss / math.log(2) * tokens / bytes_
