@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -26,9 +27,9 @@ def main(overrides: Sequence[str]) -> int:
     table = Table(title=f"{config.name}-{fingerprint(config)}", show_header=False, box=None, title_justify="left")
     for row in rows(config, record):
         table.add_row(*row)
-    console = Console(soft_wrap=True)
+    console = Console(width=None if sys.stdout.isatty() else 180)
     console.print(table)
-    console.print(f"saved as {path}")
+    console.print(f"saved as {path}", soft_wrap=True)
     return 0
 
 
