@@ -11,6 +11,7 @@ from slurm.devcluster import DevCluster
 
 
 def main(overrides: Sequence[str]) -> int:
+    """The cluster's folder is $CPT_DEVCLUSTER, the same that `cluster=devcluster` reads."""
     cluster = DevCluster(Path(os.environ.get("CPT_DEVCLUSTER", "/tmp/cpt-devcluster")))
     match list(overrides):
         case ["start", *options]:
@@ -28,9 +29,7 @@ def main(overrides: Sequence[str]) -> int:
             cluster.up(node)
             print(f"{node} is switched on")
         case _:
-            raise UserError(
-                Problem(where="devcluster", what=" ".join(overrides) or "no command", why=__doc__ or "", fix="cpt devcluster start nodes=3")
-            )
+            raise UserError(Problem(where="devcluster", what=" ".join(overrides) or "no command", why=__doc__ or "", fix="cpt devcluster start nodes=3"))
     return 0
 
 

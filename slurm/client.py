@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,10 +73,11 @@ def submit(cluster: ClusterConfig, script: Path) -> str:
     return _run(cluster, "sbatch", "--parsable", str(script)).strip().partition(";")[0]
 
 
-def jobs(cluster: ClusterConfig, job_id: str) -> list[Job]:
-    """The job, or the unfinished tasks of the array, that SLURM has queued or running; empty when it knows of none."""
+def jobs(cluster: ClusterConfig, *, job_id: str = "", name: str = "") -> list[Job]:
+    """What SLURM has queued or running by id (an array: its unfinished tasks) or by name, of this user; empty when nothing."""
+    which = f"--jobs={job_id}" if job_id else f"--name={name}"
     try:
-        text = _run(cluster, "squeue", "--noheader", "--array", f"--jobs={job_id}", "--format=%i|%T|%r|%N")
+        text = _run(cluster, "squeue", "--noheader", "--array", f"--user={os.geteuid()}", which, "--format=%i|%T|%r|%N")
     except SlurmFailed as error:
         if "Invalid job id" in str(error):
             return []
@@ -104,6 +105,15 @@ def requeue(cluster: ClusterConfig, job_id: str) -> None:
 def host_names(cluster: ClusterConfig, node_list: str) -> list[str]:
     """`node[1-3]` -> its names."""
     return _run(cluster, "scontrol", "show", "hostnames", node_list).split()
+
+
+def lost_nodes(cluster: ClusterConfig, nodes: Sequence[str]) -> list[str]:
+    """Those of `nodes` that SLURM calls down or hears nothing from; none when SLURM itself does not answer."""
+    try:
+        text = _run(cluster, "sinfo", "--noheader", "--Node", f"--nodes={','.join(nodes)}", "--format=%N %T")
+    except SlurmFailed:
+        return []
+    return sorted({node for node, state in (line.split() for line in text.splitlines()) if state.startswith("down") or state.endswith("*")})
 
 
 def _run(cluster: ClusterConfig, *command: str) -> str:

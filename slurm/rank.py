@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cpt.core.errors import CptError, UserError
+from cpt.core.errors import EXIT_DONE, EXIT_RESUME, CptError, UserError
 from cpt.core.paths import RunPaths
 from cpt.core.records import RankRecord
 from cpt.core.world import World
@@ -23,6 +23,11 @@ def last_word(run: RunPaths, attempt: int, world: World) -> Iterator[None]:
         if not record.is_file():
             _describe(error, world).save(record)
         raise
+
+
+def exit_code(code: int, world: World) -> int:
+    """What a rank exits with. Of several, a saved stop is no failure: its siblings, perhaps still writing, would be killed for it."""
+    return EXIT_DONE if code == EXIT_RESUME and world.world_size > 1 else code
 
 
 def signature(error: BaseException) -> str:

@@ -64,6 +64,8 @@ class Evidence:
     """In the order written: the first crash is the cause, the others lost their peer."""
     step_before: int
     step_now: int
+    lost_nodes: Sequence[str] = ()
+    """Nodes of the attempt that are down now."""
 
     @property
     def progress(self) -> bool:
@@ -131,6 +133,8 @@ def _by_progress(evidence: Evidence, state: RunState, after: RunState, limits: S
 def _kind(evidence: Evidence) -> str:
     if evidence.stop and evidence.stop.reason in ("signal", "deadline"):
         return evidence.stop.reason
+    if evidence.lost_nodes:
+        return "lost"
     return "signal" if evidence.signaled else "crash"
 
 
@@ -139,7 +143,7 @@ def _remember(evidence: Evidence, state: RunState) -> RunState:
         return dataclasses.replace(state, no_progress=0, signature="")
     if evidence.stop:  # saved when told to: not counted, though it had nothing new to save
         return state
-    cause = evidence.cause
+    cause = None if evidence.lost_nodes else evidence.cause  # whoever outlives a node fails on its lost peer
     signature = f"{cause.signature} at step {cause.step}" if cause and cause.signature else ""
     return dataclasses.replace(state, no_progress=state.no_progress + 1, signature=signature)
 
@@ -148,6 +152,8 @@ def _why(evidence: Evidence) -> str:
     steps = f"step {evidence.step_before} -> {evidence.step_now}"
     if evidence.stop:
         return f"stopped by {evidence.stop.reason} at step {evidence.stop.step}, {steps}"
+    if evidence.lost_nodes:
+        return f"lost {' '.join(evidence.lost_nodes)}, {steps}"
     if cause := evidence.cause:
         return f"rank {cause.rank} on {cause.host} crashed at step {cause.step}: {cause.signature} {cause.message}".strip() + f", {steps}"
     asked = "told to stop, but did not save in time" if evidence.signaled else "ended without a word from any rank"
@@ -187,20 +193,20 @@ def _settle(run: RunPaths, last: AttemptPaths, step: int) -> RunState:
     return dataclasses.replace(state, no_progress=0 if step > started.step else state.no_progress + 1)
 
 
-def end(run: RunPaths, *, attempt: int, code: int, signaled: bool, limits: SlurmConfig) -> Verdict:
+def end(run: RunPaths, evidence: Evidence, limits: SlurmConfig) -> Verdict:
     """Close an attempt and say what follows."""
-    verdict, state = decide(gather(run, attempt, code, signaled), RunState.load(run.state), limits)
+    verdict, state = decide(evidence, RunState.load(run.state), limits)
     state.save(run.state)
     record = AttemptEnd(
-        number=attempt,
+        number=evidence.attempt,
         classification=verdict.classification,
         action=verdict.action,
-        code=code,
+        code=evidence.code,
         message=verdict.message,
-        step=last_step(run),
+        step=evidence.step_now,
         time=time.time(),
     )
-    record.save(run.attempt(attempt).end)
+    record.save(run.attempt(evidence.attempt).end)
     return verdict
 
 
@@ -243,8 +249,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = read_config(run.config)
         if given.moment == "end":
-            verdict = end(run, attempt=given.attempt, code=given.code, signaled=bool(given.signaled), limits=config.slurm)
-            return _say(verdict)
+            evidence = gather(run, given.attempt, given.code, bool(given.signaled))
+            nodes = AttemptBegin.load(run.attempt(given.attempt).begin).nodes
+            evidence = dataclasses.replace(evidence, lost_nodes=client.lost_nodes(config.cluster, nodes))
+            return _say(end(run, evidence, config.slurm))
         nodes = client.host_names(config.cluster, os.environ["SLURM_JOB_NODELIST"])
         job, restarts = os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         nothing, number = begin(run, job=job, restarts=restarts, nodes=nodes, limits=config.slurm)

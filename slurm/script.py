@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cpt.config.run import RunConfig
+from cpt.core.artifacts import sha256_json
 from cpt.core.paths import RunPaths
 
 TEMPLATE = Path(__file__).with_name("run.sbatch")
@@ -33,7 +34,7 @@ def render(config: RunConfig, run: RunPaths, origin: Origin, rank_command: Seque
             "directives": "\n".join(f"#SBATCH --{name}" for name in _directives(config, run, origin)),
             "run": shlex.quote(str(run.root)),
             "python": shlex.quote(origin.python),
-            "setup": "\n".join(_setup(config)),
+            "setup": "\n".join(setup(config)),
             "srun": shlex.join(_srun(config)),
             "command": shlex.join(command),
         },
@@ -41,8 +42,8 @@ def render(config: RunConfig, run: RunPaths, origin: Origin, rank_command: Seque
 
 
 def job_name(run: RunPaths) -> str:
-    """One name per run directory: with `--dependency=singleton` two submissions of it never run at the same time."""
-    return run.root.name
+    """One name per run directory, wherever it lies: with `--dependency=singleton` two jobs of it never run at the same time."""
+    return f"{run.root.name}.{sha256_json(str(run.root))[:6]}"
 
 
 def _directives(config: RunConfig, run: RunPaths, origin: Origin) -> Iterator[str]:
@@ -68,7 +69,8 @@ def _directives(config: RunConfig, run: RunPaths, origin: Origin) -> Iterator[st
     yield from (f"{name}={shlex.quote(value)}" if value else name for name, value in (options | slurm.extra).items())
 
 
-def _setup(config: RunConfig) -> Iterator[str]:
+def setup(config: RunConfig) -> Iterator[str]:
+    """Shell lines before anything else: variables, then what the site asks for."""
     variables = environment(config)
     if config.cluster.slurm_conf:
         variables = {"SLURM_CONF": config.cluster.slurm_conf} | variables

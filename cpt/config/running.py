@@ -45,6 +45,9 @@ class ClusterConfig(Section):
 
     def problems(self) -> Iterator[Problem]:
         yield from positive(self, "device_memory", "peak_flops", "assumed_mfu")
+        for name in self.environment:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                yield Problem(where="environment", what=repr(name), why="is not a name of a variable", fix="cluster.environment.<NAME>=<value>")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -56,6 +59,7 @@ class SlurmConfig(Section):
     """Ranks per node; one srun task per GPU."""
     cpus_per_task: int = 1
     time: str = "2:00:00"
+    """Time limit as SLURM writes it: minutes, MM:SS, H:MM:SS, D-H, D-H:MM or D-H:MM:SS."""
     signal_lead: int = 60
     """Seconds before the time limit at which the job is told to save and requeue."""
     exclude: list[str] = field(default_factory=list)
@@ -70,8 +74,36 @@ class SlurmConfig(Section):
 
     def problems(self) -> Iterator[Problem]:
         yield from positive(self, "nodes", "tasks_per_node", "cpus_per_task", "max_attempts", "max_no_progress", "array_parallelism")
+        if not self.minutes > 0:
+            yield Problem(where="time", what=repr(self.time), why="is not a time limit of SLURM", fix="slurm.time=2:00:00 or slurm.time=1-12:00:00")
+        elif not 0 <= self.signal_lead < 60 * self.minutes:
+            yield Problem(
+                where="signal_lead",
+                what=f"is {self.signal_lead} s",
+                why=f"must lie within slurm.time={self.time}",
+                fix="slurm.signal_lead=<seconds that a save takes>",
+            )
+        for name in self.extra:
+            if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+                yield Problem(where="extra", what=repr(name), why="is not the long name of an sbatch option", fix="slurm.extra.<name>=<value>")
         if not re.fullmatch(r"\d+|\d+:\d+(:\d+)?|\d+-\d+(:\d+){0,2}", self.time):
             yield Problem(where="time", what=f"is {self.time!r}", why="is a limit as sbatch reads it", fix="time=2:00:00 or 1-12:00:00 (a day and a half)")
+
+    @property
+    def minutes(self) -> float:
+        """The time limit; 0 when it is none that SLURM would take."""
+        found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", self.time)
+        if not found:
+            return 0.0
+        days, *rest = found.groups()
+        parts = [int(part) for part in rest if part is not None]
+        if days is not None:  # D-H[:MM[:SS]]
+            hours, minutes, seconds = [*parts, 0, 0][:3]
+        elif len(parts) == 3:  # H:MM:SS
+            hours, minutes, seconds = parts
+        else:  # M[:SS]
+            hours, (minutes, seconds) = 0, [*parts, 0][:2]
+        return int(days or 0) * 1440 + hours * 60 + minutes + seconds / 60
 
     @property
     def world_size(self) -> int:

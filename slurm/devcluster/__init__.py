@@ -4,7 +4,6 @@
 
     layout.py   where everything lies, and slurm.conf as text (pure)
     rights.py   can this machine and user run it at all
-    process.py  daemons by recorded pid
     cluster.py  start, stop, status, kill, up
 """
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from cpt.core.artifacts import write_bytes, write_text
 from cpt.core.errors import CptError, Problem, UserError
-from slurm.devcluster import process
+from slurm import process
 from slurm.devcluster.layout import ClusterFiles, ClusterLayout, hosts, slurm_conf
-from slurm.devcluster.rights import can_isolate, can_run
+from slurm.devcluster.rights import SEARCH, can_isolate, can_run
 
 _CONTROLLER = "slurmctld"
 _MUNGE = "munged"
@@ -44,7 +44,7 @@ class DevCluster:
     def environment(self) -> dict[str, str]:
         """For clients and daemons: the caller's, without a job it may itself run in."""
         own = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_", "SRUN_"))}
-        return own | {"SLURM_CONF": str(self.files.slurm_conf)}
+        return own | {"SLURM_CONF": str(self.files.slurm_conf), "PATH": SEARCH}
 
     def is_running(self) -> bool:
         """Whether the controller lives; nodes may be off."""
@@ -217,11 +217,11 @@ def _remove_network(layout: ClusterLayout) -> None:
 
 
 def _ip(*arguments: str) -> str:
-    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(["ip", *arguments], env=os.environ | {"PATH": SEARCH}, capture_output=True, text=True, check=False)
     if done.returncode:
         raise CptError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
     return done.stdout
 
 
 def _try_ip(*arguments: str) -> bool:
-    return subprocess.run(["ip", *arguments], capture_output=True, check=False).returncode == 0
+    return subprocess.run(["ip", *arguments], env=os.environ | {"PATH": SEARCH}, capture_output=True, check=False).returncode == 0

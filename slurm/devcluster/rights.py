@@ -7,6 +7,9 @@ import shutil
 import subprocess
 import uuid
 
+SEARCH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+"""Daemons lie where the PATH of many a shell does not look."""
+
 _PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "scontrol", "sinfo", "unshare", "nsenter")
 
 
@@ -14,7 +17,7 @@ def can_run() -> tuple[bool, str]:
     """(possible, why not): root, the programs, and the right to make process namespaces. The reason is one line."""
     if os.geteuid() != 0:
         return False, "a SLURM of several nodes on one machine needs root"
-    if missing := [name for name in _PROGRAMS if shutil.which(name) is None]:
+    if missing := [name for name in _PROGRAMS if shutil.which(name, path=SEARCH) is None]:
         return False, f"not installed: {' '.join(missing)} (Debian: apt-get install slurm-wlm munge iproute2)"
     if not _works("unshare", "--uts", "--pid", "--mount", "--fork", "--kill-child", "true"):
         return False, "the kernel does not allow process namespaces here"
@@ -23,7 +26,7 @@ def can_run() -> tuple[bool, str]:
 
 def can_isolate() -> bool:
     """Whether nodes can have networks of their own: network namespaces, a bridge, cables between."""
-    if shutil.which("ip") is None:
+    if shutil.which("ip", path=SEARCH) is None:
         return False
     name = f"cpt{uuid.uuid4().hex[:8]}"
     try:
@@ -34,4 +37,4 @@ def can_isolate() -> bool:
 
 
 def _works(*command: str) -> bool:
-    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, env=os.environ | {"PATH": SEARCH}).returncode == 0

@@ -32,15 +32,22 @@ def spawn(command: Sequence[str], *, log: Path, record: Path, environment: Mappi
 
 def remember(pid: int, record: Path) -> None:
     """Write down a daemon that started itself."""
-    ProcessRecord(pid=pid, started=_start_time(pid) or 0).save(record)
+    describe(pid).save(record)
+
+
+def describe(pid: int) -> ProcessRecord:
+    """A live process, so that it can be told from a later one of the same number."""
+    return ProcessRecord(pid=pid, started=_start_time(pid) or 0)
+
+
+def lives(noted: ProcessRecord) -> bool:
+    """Whether it is still that process, and not a zombie."""
+    return noted.started > 0 and _start_time(noted.pid) == noted.started
 
 
 def is_running(record: Path) -> bool:
     """Whether the recorded daemon lives."""
-    if not record.is_file():
-        return False
-    noted = ProcessRecord.load(record)
-    return noted.started > 0 and _start_time(noted.pid) == noted.started
+    return record.is_file() and lives(ProcessRecord.load(record))
 
 
 def end(record: Path, number: signal.Signals, timeout: float = 10.0) -> None:

@@ -1,0 +1,55 @@
+"""`cpt launch [overrides] | --run DIR [--dry-run]`: write the run directory and submit it; the same run again is found, not repeated."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from cpt.config.compose import compose_config
+from cpt.config.fingerprint import fingerprint
+from cpt.config.seal import read_config, to_yaml
+from cpt.core.paths import RunPaths
+from jobs.run_directory import prepare
+from slurm import submit
+from slurm.script import Origin, render
+
+
+def main(overrides: Sequence[str]) -> int:
+    """Compose, check, write, submit, say how to follow."""
+    options, rest = parse(overrides)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    given = RunPaths(options.run.absolute()) if options.run else None
+    config = read_config(given.config) if given else compose_config(rest)
+    run = given or config.runs.run(config.name, fingerprint(config))
+    if options.dry_run:
+        console.print(f"{render(config, run, Origin())}\n# ---- {run.config}\n{to_yaml(config)}")
+        return 0
+    if not run.config.is_file():
+        prepared = prepare(config)
+        submit.require(config)
+        prepared.write(run)
+    sealed = read_config(run.config)
+    for line in submit.differences(sealed, config):
+        console.print(f"note: {line}")
+    if submit.is_done(run):
+        console.print(f"{run.root} is finished; cpt status {run.root}")
+        return 0
+    submit.require(sealed)
+    if state := submit.queued(sealed, run):
+        console.print(f"{run.root} is under way: {state}")
+    else:
+        console.print(f"submitted {submit.submit(sealed, run).id}: {run.root} (fingerprint {fingerprint(sealed)})")
+    for line in submit.follow(sealed, run):
+        console.print(f"  {line}")
+    return 0
+
+
+def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Our options, and the rest as Hydra overrides."""
+    parser = argparse.ArgumentParser(prog="cpt launch", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--run", type=Path, metavar="DIR", help="a run directory that exists")
+    parser.add_argument("--dry-run", action="store_true", help="print script and config, touch nothing")
+    return parser.parse_known_args(list(arguments))

@@ -1,0 +1,87 @@
+"""What must be true before a run directory exists, and what lies in it: glue between the rooms that know."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+
+from cpt.config.compose import compose_config
+from cpt.config.fingerprint import fingerprint
+from cpt.config.run import RunConfig
+from cpt.config.seal import read_config, write_config
+from cpt.core.artifacts import write_text
+from cpt.core.errors import MissingInput, Problem, UserError
+from cpt.core.paths import RunPaths
+from cpt.core.records import PlanRecord, RunRecord
+from slurm.script import Origin, render
+
+_VERSIONS = ("cpt", "hydra-core", "submitit", "torch", "megatron-core", "transformers", "numpy")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A config that fits its data, its base and its machines."""
+
+    config: RunConfig
+    plan: PlanRecord
+    record: RunRecord
+
+    def write(self, run: RunPaths) -> None:
+        """The sealed config last: a directory that has one is whole."""
+        self.record.save(run.run)
+        self.plan.save(run.plan)
+        write_text(run.script, render(self.config, run, Origin()))
+        write_config(self.config, run.config)
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Manifest, mixture, plan. Raises `UserError` with what is missing or cannot work; writes nothing."""
+    from cpt.data import open_manifest
+    from cpt.mix import plan_mixture
+    from cpt.plan import plan
+
+    _require_base(config)
+    mixture = plan_mixture(config.mixture, open_manifest(config), config.train.train_tokens, config.train.sequence_length)
+    record = RunRecord(
+        name=config.name,
+        fingerprint=fingerprint(config),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        command=command(),
+        versions=_versions(_VERSIONS),
+        mixture=mixture,
+    )
+    return Prepared(config, plan(config, mixture), record)
+
+
+def open_single(overrides: Sequence[str]) -> tuple[RunConfig, RunPaths]:
+    """Config and directory of a run of one rank, made if it is not there. Raises `UserError` when the config wants more ranks."""
+    config = compose_config(overrides)
+    if config.slurm.world_size > 1:
+        why = f"slurm.nodes x slurm.tasks_per_node is {config.slurm.world_size} ranks"
+        raise UserError(
+            Problem(where="cpt train", what="starts one rank, here", why=why, fix="cpt launch, or slurm.nodes=1 slurm.tasks_per_node=1 parallel=single")
+        )
+    run = config.runs.run(config.name, fingerprint(config))
+    if not run.config.is_file():
+        prepare(config).write(run)
+    return read_config(run.config), run
+
+
+def command() -> list[str]:
+    """What the user typed."""
+    return ["cpt", *sys.argv[1:]]
+
+
+def _require_base(config: RunConfig) -> None:
+    folder = config.runs.base(config.model.name)
+    if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
+        raise MissingInput(path=folder, why=f"the weights of {config.model.name} start the run", fix=f"cpt base model={config.model.name}")
+
+
+def _versions(names: Sequence[str]) -> dict[str, str]:
+    """Read from the installed packages' metadata, which imports nothing."""
+    installed = {found.metadata["Name"].lower(): found.version for found in metadata.distributions()}
+    return {name: installed[name] for name in names if name in installed}

@@ -1,0 +1,59 @@
+"""`cpt train [overrides]` here, `-m [overrides]` as a sweep in one job array, `--run DIR` as one rank of a launched run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cpt.config.seal import read_config
+from cpt.core.paths import RunPaths
+from cpt.core.world import World
+
+
+def main(overrides: Sequence[str]) -> int:
+    """Returns 0 done, 75 resume me, 2 yours, 1 ours."""
+    match list(overrides):
+        case ["--run", folder]:
+            return rank(RunPaths(Path(folder).absolute()))
+        case arguments if "-m" in arguments or "--multirun" in arguments:
+            return sweep([argument for argument in arguments if argument not in ("-m", "--multirun")])
+        case arguments:
+            return here(arguments)
+
+
+def rank(run: RunPaths) -> int:
+    """One of the ranks that the batch script, an array task or the local supervisor starts."""
+    from slurm.environment import attempt_from_environment, world_from_environment
+    from slurm.rank import exit_code, last_word
+
+    world, attempt = world_from_environment(), attempt_from_environment(run)
+    with last_word(run, attempt, world):
+        from cpt.train import train_run
+
+        return exit_code(train_run(run, read_config(run.config), world, attempt), world)
+
+
+def here(overrides: Sequence[str]) -> int:
+    """A run of one rank, in this process."""
+    from cpt.train import train_run
+    from jobs.run_directory import open_single
+    from slurm.local import once
+
+    config, run = open_single(overrides)
+    return once(run, config, lambda attempt: train_run(run, config, World(), attempt))
+
+
+def sweep(overrides: Sequence[str]) -> int:
+    """Hydra multirun: every trial sealed and submitted as one array; returns at once."""
+    from rich.console import Console
+
+    from jobs.run_directory import command, prepare
+    from jobs.status import trial_table
+    from slurm.hydra_launcher import multirun
+
+    launched = multirun(overrides, prepare, command())
+    name, console = launched.sweep.root.name, Console(highlight=False, soft_wrap=True)
+    console.print(trial_table(name, [(trial.index, trial.overrides, trial.state, trial.run) for trial in launched.trials]))
+    console.print(f"array job {launched.job}" if launched.job else "nothing to submit: every trial is done or in the queue")
+    console.print(f"next: cpt status {launched.sweep.root}; cpt sweep sweep.name={name}", markup=False)
+    return 0

@@ -1,0 +1,86 @@
+"""Hand a run directory to its scheduler, and say where its job stands."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cpt.config.run import RunConfig
+from cpt.config.running import Scheduler
+from cpt.core.artifacts import Artifact
+from cpt.core.paths import RunPaths
+from cpt.core.records import StopRecord
+from slurm import client, local, process
+from slurm.script import job_name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobRecord(Artifact):
+    """The last submission of a run by `cpt launch` (`job.json`). `started` tells a local supervisor from a later process of its pid."""
+
+    id: str
+    scheduler: str
+    time: float
+    started: int = 0
+
+
+def require(config: RunConfig) -> None:
+    """Raises `UserError` when the scheduler of this config cannot take a job now."""
+    if config.cluster.scheduler is Scheduler.slurm:
+        client.require(config.cluster)
+
+
+def is_done(run: RunPaths) -> bool:
+    """Whether training reached its last step."""
+    return run.stopped.is_file() and StopRecord.load(run.stopped).reason == "done"
+
+
+def submit(config: RunConfig, run: RunPaths) -> JobRecord:
+    """Submit the directory's own script, or start its supervisor; returns at once."""
+    if config.cluster.scheduler is Scheduler.slurm:
+        record = JobRecord(id=client.submit(config.cluster, run.script), scheduler="slurm", time=time.time())
+    else:
+        (pid,) = local.start(run.root / "submitit", [local.Supervisor([run.root])])
+        record = JobRecord(id=str(pid), scheduler="local", time=time.time(), started=process.describe(pid).started)
+    record.save(run.job)
+    return record
+
+
+def queued(config: RunConfig, run: RunPaths) -> str:
+    """State and place of the run's job, whoever submitted it; empty when there is none."""
+    if config.cluster.scheduler is Scheduler.slurm:
+        return ", ".join(f"job {job.id} {job}" for job in client.jobs(config.cluster, name=job_name(run)))
+    if not run.job.is_file():
+        return ""
+    record = JobRecord.load(run.job)
+    alive = process.lives(process.ProcessRecord(pid=int(record.id), started=record.started))
+    return f"supervisor {record.id} RUNNING" if alive else ""
+
+
+def differences(sealed: RunConfig, asked: RunConfig) -> list[str]:
+    """Settings that do not change results, and so found this directory, but are others than it was sealed with."""
+    before, now = _flat(asdict(sealed)), _flat(asdict(asked))
+    return [f"{key} stays {before[key]!r}, as sealed; asked was {now[key]!r}" for key in before if key in now and before[key] != now[key]]
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted path -> value."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
+    return found
+
+
+def follow(config: RunConfig, run: RunPaths) -> list[str]:
+    """What to type to see more, to stop, and to go on."""
+    inside = f"SLURM_CONF={config.cluster.slurm_conf} " if config.cluster.slurm_conf else ""
+    commands = [f"cpt status {_short(run.root)}", f"tail -f {_short(run.root)}/attempts/*/rank_0.log", f"touch {_short(run.triggers)}/stop"]
+    again = f"{inside}sbatch {_short(run.script)}" if config.cluster.scheduler is Scheduler.slurm else f"cpt launch --run {_short(run.root)}"
+    return [*commands, again]
+
+
+def _short(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
