@@ -54,7 +54,7 @@ class ModelConfig(Section):
     tied_embeddings: bool = False
     base_source: BaseSource = BaseSource.folder
     base_path: str = ""
-    """`folder`: its path; `gguf_package`: `<module>/<file>`."""
+    """`folder`: its path; `gguf_package`: `<module>/<file>`; `random`: the tokenizer.json that goes with it."""
     end_of_document: str = ""
     """The token that ends a document in the tokenized data."""
     base_peak_lr: float = 0.0
@@ -71,7 +71,7 @@ class ModelConfig(Section):
                 why=f"must divide num_attention_heads={self.num_attention_heads}",
                 fix="take both from the base's config.json",
             )
-        if self.base_source is not BaseSource.random and not self.base_path:
+        if not self.base_path:
             yield Problem(where="base_path", what="is empty", why="the base's weights must come from somewhere", fix="model.base_path=/path/to/hf-folder")
 
     @property

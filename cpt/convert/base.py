@@ -15,10 +15,10 @@ from cpt.core.artifacts import sync_folder
 from cpt.core.errors import MissingInput, Problem, UserError
 
 
-def obtain_base(model: ModelConfig, folder: Path, tokenizer: Path | None = None) -> Path:
+def obtain_base(model: ModelConfig, folder: Path) -> Path:
     """Put the base's Hugging Face folder at `folder`, whole or not at all; does nothing when it is there.
 
-    `tokenizer` is a folder whose tokenizer goes with random weights. Raises `UserError` when the source is absent.
+    Raises `UserError` when the source is absent.
     """
     if (folder / "config.json").is_file():
         return folder
@@ -31,8 +31,6 @@ def obtain_base(model: ModelConfig, folder: Path, tokenizer: Path | None = None)
         _from_gguf(gguf_path(model), temp)
     else:
         _random(model, temp)
-        if tokenizer is not None:
-            shutil.copy(tokenizer / "tokenizer.json", temp)
     os.replace(temp, folder)
     sync_folder(folder.parent)
     return folder
@@ -74,8 +72,12 @@ def _from_gguf(path: Path, folder: Path) -> None:
 
 
 def _random(model: ModelConfig, folder: Path, seed: int = 0) -> None:
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+    tokenizer = Path(model.base_path)
+    if not tokenizer.is_file():
+        raise MissingInput(path=tokenizer, why="random weights need a tokenizer to go with", fix="model.base_path=<tokenizer.json>")
+    PreTrainedTokenizerFast(tokenizer_file=str(tokenizer), eos_token=model.end_of_document).save_pretrained(folder)
     torch.manual_seed(seed)
     llama = LlamaForCausalLM(LlamaConfig(**hugging_face_config(model)))
     for name, parameter in llama.named_parameters():

@@ -5,8 +5,9 @@
 `Engine` has three verbs: `train_step`, `token_losses`, `logits`. Nothing else in the suite calls megatron's model code.
 """
 
-from cpt.engine import cpu
+from cpt.engine import cpu, quiet
 
+quiet.install()
 cpu.install()  # before megatron is imported anywhere; does nothing where CUDA exists
 
 from cpt.engine.engine import Engine, StepResult  # noqa: E402

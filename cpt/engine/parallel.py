@@ -54,6 +54,13 @@ def counts_once() -> bool:
     return is_last_stage() and parallel_state.get_tensor_model_parallel_rank() == 0
 
 
+def agree_on[T](value: T) -> T:
+    """What rank 0 says. Ranks on different nodes may see a shared file system at different moments."""
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

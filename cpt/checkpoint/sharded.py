@@ -1,0 +1,62 @@
+"""The bytes of a checkpoint: megatron-core's distributed format, which loads at any TP x PP x DP.
+
+Every rank calls `save` and `load`. Optimizer state is `fully_reshardable`: each moment has the shape of its parameter.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from megatron.core import dist_checkpointing
+
+from cpt.checkpoint.store import CheckpointStore, CompleteRecord
+
+_METADATA = {"distrib_optim_sharding_type": "fully_reshardable"}
+
+
+def save(store: CheckpointStore, step: int, layout: str, model: Any, optimizer: Any, train: Mapping[str, int]) -> CompleteRecord | None:
+    """Write a checkpoint and publish it. `train` are plain numbers, the same on all ranks. Rank 0 gets the record."""
+    _write_in_process()
+    if dist.get_rank() == 0:
+        store.begin(step)
+    dist.barrier()
+    folder = store.begin_path(step)
+    dist_checkpointing.save(_state(model, optimizer, is_loading=False) | {"train": dict(train)}, str(folder))
+    dist.barrier()
+    record = store.publish(step, layout) if dist.get_rank() == 0 else None
+    dist.barrier()
+    return record
+
+
+def load(folder: Path, model: Any, optimizer: Any) -> dict[str, int]:
+    """Fill model and optimizer from a checkpoint of any layout; returns the `train` numbers."""
+    # DistributedOptimizer copies into parameters that require a gradient and does not say no_grad itself.
+    with torch.no_grad():
+        state = dist_checkpointing.load(_state(model, optimizer, is_loading=True), str(folder))
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    return dict(state["train"])
+
+
+def load_weights(folder: Path, model: Any) -> dict[str, int]:
+    """Fill the model alone; returns the `train` numbers."""
+    state = dist_checkpointing.load({"model": model.sharded_state_dict()}, str(folder))
+    model.load_state_dict(state["model"])
+    return dict(state["train"])
+
+
+def _state(model: Any, optimizer: Any, is_loading: bool) -> dict[str, Any]:
+    weights = model.sharded_state_dict()
+    return {"model": weights, "optimizer": optimizer.sharded_state_dict(weights, is_loading=is_loading, metadata=_METADATA)}
+
+
+def _write_in_process() -> None:
+    """megatron hands write results through a queue in a freshly spawned manager process, seconds on the first save; a save in this process needs none."""
+    from megatron.core.dist_checkpointing.strategies import filesystem_async
+
+    filesystem_async.get_write_results_queue = lambda *_, **__: queue.Queue()

@@ -1,0 +1,103 @@
+"""Rank 0 tells the journal and the log what happened; every other rank is silent. The loop does not ask who it is."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from cpt.checkpoint.store import CompleteRecord
+from cpt.core import units
+from cpt.core.paths import RunPaths
+from cpt.core.records import ParityRecord, StopRecord
+from cpt.core.world import World
+from cpt.data import Batch
+from cpt.engine import StepResult
+from cpt.engine.attention import NAME as ATTENTION
+from cpt.tracking.journal import Journal
+from cpt.train.state import TrainState
+
+
+class Recorder:
+    """All that a run says about itself, in one place."""
+
+    def __init__(self, run: RunPaths, attempt: int, world: World, sources: Sequence[str]) -> None:
+        self.run, self.attempt, self.world, self.sources = run, attempt, world, sources
+        self.journal = Journal(run, attempt) if world.rank == 0 else None
+        self.started = time.monotonic()
+
+    def begin(self, resume_step: int, layout: str) -> None:
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+        self._event(
+            "attempt_begin",
+            resume_step=resume_step,
+            world_size=self.world.world_size,
+            layout=layout,
+            host=self.world.node_name,
+            attention=ATTENTION,
+            device=device,
+        )
+
+    def parity(self, record: ParityRecord) -> None:
+        if self.journal:
+            record.save(self.run.parity)
+        self._event("parity", max_abs_difference=record.max_abs_difference, engine_loss=record.engine_loss, base_loss=record.base_loss)
+
+    def resumed(self, state: TrainState, checkpoint: str) -> None:
+        self._event("resume", step=state.step, checkpoint=checkpoint, next_sample=state.consumed_samples)
+
+    def stepped(self, state: TrainState, batch: Batch, result: StepResult, rate: float, ledger: Mapping[str, int]) -> None:
+        """After an update. `data/batch_crc32` lets anyone prove that a resumed run read what the straight one read."""
+        seconds = time.monotonic() - self.started
+        tokens = batch.tokens[:, 1:].size
+        values = {
+            "train/loss": result.loss,
+            "train/grad_norm": result.grad_norm,
+            "train/lr": rate,
+            "train/step_seconds": seconds,
+            "train/tokens_per_second": tokens / seconds,
+            "data/batch_crc32": zlib.crc32(np.ascontiguousarray(batch.tokens).tobytes()),
+        }
+        for index in np.unique(batch.source):
+            values[f"train/loss/{self.sources[index]}"] = float(result.sequence_losses[batch.source == index].mean(dtype=np.float64))
+        values |= {f"data/tokens/{name}": count for name, count in ledger.items()}
+        self.metrics(state, sum(ledger.values()), values)
+        self._say(f"step {state.step}  loss {result.loss:.4f}  grad norm {result.grad_norm:.3f}  lr {rate:.2e}  {tokens / seconds:.0f} tokens/s")
+
+    def metrics(self, state: TrainState, tokens: int, values: Mapping[str, float]) -> None:
+        if self.journal:
+            self.journal.metrics(state.step, state.consumed_samples, tokens, values)
+
+    def evaluated(self, state: TrainState, tokens: int, values: Mapping[str, float]) -> None:
+        self.metrics(state, tokens, values)
+        shown = "  ".join(f"{name.rsplit('/', 1)[1]} {values[name]:.4f}" for name in ("heldout/loss/domain", "heldout/loss/general") if name in values)
+        self._say(f"step {state.step}  held-out loss: {shown}")
+
+    def saved(self, record: CompleteRecord | None, seconds: float) -> None:
+        """After a checkpoint: the journal, too, now survives power loss."""
+        if self.journal and record:
+            self._event("checkpoint_saved", step=record.step, seconds=seconds, bytes=record.bytes)
+            self.journal.sync()
+            self._say(f"step {record.step}  checkpoint of {units.size(record.bytes)} in {units.duration(seconds)}")
+
+    def stopped(self, reason: str, state: TrainState) -> None:
+        self._event("stop", reason=reason, step=state.step)
+        if self.journal:
+            self.journal.close()
+            StopRecord(reason=reason, step=state.step, attempt=self.attempt).save(self.run.stopped)
+
+    def clock(self) -> None:
+        """Start timing a step."""
+        self.started = time.monotonic()
+
+    def _event(self, name: str, **fields: object) -> None:
+        if self.journal:
+            self.journal.event(name, **fields)
+            self._say(f"{name}: " + "  ".join(f"{key} {value}" for key, value in fields.items()))
+
+    def _say(self, line: str) -> None:
+        if self.journal:
+            print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True)

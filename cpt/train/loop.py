@@ -1,0 +1,52 @@
+"""The loop: read, step, record, evaluate, save, stop."""
+
+from __future__ import annotations
+
+import time
+
+from cpt.checkpoint import sharded
+from cpt.engine.optimizer import learning_rate
+from cpt.train.job import Job
+from cpt.train.stop import StopReason, StopWatch
+
+
+def train(job: Job, watch: StopWatch) -> StopReason:
+    """Train until the budget is spent or all ranks agree to stop; the last thing done is always a complete checkpoint."""
+    train_config, state = job.config.train, job.state
+    if state.step == 0 and job.config.evaluate.at_start:
+        evaluate(job)
+    while (reason := watch.agree(finished=state.step >= train_config.steps)) <= StopReason.save:
+        if reason is StopReason.save:
+            save(job)
+        job.recorder.clock()
+        rate = learning_rate(state.step, train_config.steps, job.config.peak_lr, job.config.schedule)
+        batch = job.data.batch(state.consumed_samples, state.consumed_samples + train_config.global_batch_size)
+        result = job.engine.train_step(batch.tokens, train_config.micro_batch_size, rate)
+        state.advance(train_config.global_batch_size)
+        job.recorder.stepped(state, batch, result, rate, job.data.ledger(state.consumed_samples))
+        if due(state.step, job.config.evaluate.interval) or state.step == train_config.steps:
+            evaluate(job)
+        if due(state.step, job.config.checkpoint.interval):
+            save(job)
+    save(job)
+    return reason
+
+
+def due(step: int, interval: int) -> bool:
+    return interval > 0 and step % interval == 0
+
+
+def evaluate(job: Job) -> None:
+    """Held-out loss of every source, at this step."""
+    values = job.heldout.evaluate(job.engine)
+    job.recorder.evaluated(job.state, job.state.consumed_samples * job.config.train.sequence_length, values)
+
+
+def save(job: Job) -> None:
+    """A checkpoint of this step, unless it is there already."""
+    if job.state.step == job.state.saved_step:
+        return
+    job.state.saved_step = job.state.step
+    begun = time.monotonic()
+    record = sharded.save(job.store, job.state.step, job.engine.describe(), job.engine.gpt, job.engine.optimizer, job.state.state_dict())
+    job.recorder.saved(record, time.monotonic() - begun)

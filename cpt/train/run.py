@@ -1,0 +1,26 @@
+"""One rank's attempt at a run: join the world, build, train, leave."""
+
+from __future__ import annotations
+
+from cpt import engine
+from cpt.config.run import RunConfig
+from cpt.core.errors import EXIT_DONE, EXIT_RESUME
+from cpt.core.paths import RunPaths
+from cpt.core.world import World
+from cpt.train.job import build_job
+from cpt.train.loop import train
+from cpt.train.stop import StopReason, StopWatch
+
+
+def train_run(run: RunPaths, config: RunConfig, world: World, attempt: int) -> int:
+    """Exit code of this rank: 0 done, 75 resume me. Every rank of the world calls it.
+
+    Raises `UserError` for what no other attempt can cure (data, base, gate), anything else when a rank is lost.
+    """
+    watch = StopWatch(run.triggers)
+    engine.initialize(world, config.parallel, config.seed)
+    job = build_job(run, config, world, attempt)
+    reason = train(job, watch)
+    job.recorder.stopped(reason.name, job.state)
+    engine.finalize()
+    return EXIT_DONE if reason is StopReason.done else EXIT_RESUME

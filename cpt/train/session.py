@@ -1,0 +1,67 @@
+"""The base's or a checkpoint's weights in one process, for evaluation and export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from cpt import engine
+from cpt.checkpoint import CheckpointStore, sharded
+from cpt.config.run import RunConfig
+from cpt.config.training import ParallelConfig, Precision
+from cpt.convert import BaseFolder, import_weights
+from cpt.core.errors import MissingInput
+from cpt.core.paths import RunPaths
+from cpt.core.world import World
+from cpt.engine import Engine
+
+
+@dataclass(frozen=True)
+class Session:
+    """Weights that answer. `step` 0 is the base; `source` says which folder they came from."""
+
+    engine: Engine
+    step: int
+    source: str
+
+    def token_losses(self, tokens: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """[n, s + 1] int64 -> [n, s] fp32, nats."""
+        return self.engine.token_losses(tokens)
+
+    def logits(self, tokens: np.ndarray[Any, Any]) -> torch.Tensor:
+        """[n, s] int64 -> [n, s, v] fp32."""
+        return self.engine.logits(tokens)
+
+    def close(self) -> None:
+        engine.finalize()
+
+
+def open_session(config: RunConfig, run: RunPaths, weights: str, precision: Precision | None = None) -> Session:
+    """`weights` is `base` or `latest`; in the run's own precision unless told otherwise. Raises `MissingInput`."""
+    engine.initialize(World(), ParallelConfig(), config.seed)
+    loaded = Engine(config.model, ParallelConfig(), config.train.precision)
+    if weights == "base":
+        folder = BaseFolder(config.runs.base(config.model.name))
+        folder.check(config.model)
+        import_weights(loaded.gpt, config.model, folder)
+        step, source = 0, str(folder.path)
+    else:
+        store = CheckpointStore(run.checkpoints)
+        latest = store.latest()
+        if latest is None:
+            raise MissingInput(path=run.checkpoints, why="no checkpoint is complete yet", fix=f"cpt status --run {run.root}")
+        step, source = latest, str(store.check(latest))
+        sharded.load_weights(store.path(latest), loaded.gpt)
+    return Session(_in_precision(loaded, precision, config), step, source)
+
+
+def _in_precision(loaded: Engine, precision: Precision | None, config: RunConfig) -> Engine:
+    """The same weights in another precision (bf16 weights are exact in fp32)."""
+    if precision is None or precision is loaded.precision:
+        return loaded
+    other = Engine(config.model, ParallelConfig(), precision)
+    other.gpt.load_state_dict(loaded.gpt.state_dict())
+    return other

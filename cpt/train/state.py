@@ -1,0 +1,29 @@
+"""What survives a kill: if it is not in here (or in the model or the optimizer), it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Self
+
+
+@dataclass(slots=True)
+class TrainState:
+    """How far training has come. The data position is `consumed_samples` alone."""
+
+    step: int = 0
+    """Optimizer updates done."""
+    consumed_samples: int = 0
+    saved_step: int = 0
+    """Of the newest checkpoint; known to all ranks without a look at the file system."""
+
+    def advance(self, samples: int) -> None:
+        self.step += 1
+        self.consumed_samples += samples
+
+    def state_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+    @classmethod
+    def from_state_dict(cls, values: Mapping[str, int]) -> Self:
+        return cls(**values)

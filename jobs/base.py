@@ -1,0 +1,24 @@
+"""`cpt base model=<name>`: put the base's Hugging Face folder in place and prove that the engine computes its logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from cpt.config.compose import compose_config
+
+
+def main(overrides: Sequence[str]) -> int:
+    config = compose_config(overrides)
+    from cpt.train.base import prepare_base  # torch
+
+    folder, record = prepare_base(config)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"base: {folder}")
+    console.print(
+        f"parity: largest logit difference {record.max_abs_difference:.2g} (allowed {record.tolerance:.2g}) over {record.tokens} tokens, {record.layout}, fp32"
+    )
+    console.print(f"loss on the reference text: engine {record.engine_loss:.6f}, base {record.base_loss:.6f}")
+    console.print(f"next: cpt prepare corpus={config.corpus.name}")
+    return 0
