@@ -67,7 +67,7 @@ class DataPaths:
         return self.root / source / split
 
     def benchmark(self, name: str) -> Path:
-        """JSONL of multiple-choice items: {"question", "choices", "gold"}."""
+        """JSONL of multiple-choice items: {"question", "choices", "gold", "group"}."""
         return self.root / "benchmarks" / f"{name}.jsonl"
 
 

@@ -27,6 +27,8 @@ def building(paths: DataPaths) -> Iterator[DataPaths]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(Problem(where=str(paths.root), what="is being prepared", why="another process holds its lock", fix="wait for it")) from None
+        except OSError:
+            pass  # a file system without locks has nothing to refuse with
         _remove(new.root)  # what a killed run left
         try:
             yield new

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cpt.core.artifacts import write_text
 
-UPDATE_SECONDS = 90
+UPDATE_SECONDS = 60
 DOWNLOAD_SECONDS = 180
 
 # `#clear` first: container images set languages to "none" and add hooks, and plain settings only append to theirs.
@@ -90,14 +90,15 @@ class Mirror:
         for folder in ("lists/partial", "cache/archives/partial"):
             (self._root / folder).mkdir(parents=True, exist_ok=True)
         write_text(self._config, _CONFIG.format(root=self._root))
+        why = "the mirror does not answer"
         try:
             self._run(["apt-get", "-q", "-c", str(self._config), "update"], UPDATE_SECONDS, self._root)
         except MirrorUnavailable as error:
-            self._failure = str(error)
-        if any((self._root / "lists").glob("*_Translation-en*")):
-            self._failure = None
-        if self._failure is not None:
-            raise MirrorUnavailable(self._failure)
+            why = str(error)
+        # apt calls it a success when nothing could be fetched; the lists decide.
+        if not any((self._root / "lists").glob("*_Packages*")):
+            self._failure = why
+            raise MirrorUnavailable(why)
         self._ready = True
 
     def _run(self, command: list[str], seconds: int, folder: Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 from cpt.config.data import FilterProfile
 
@@ -24,9 +25,9 @@ MAX_REPEATED_LINE_CHARACTERS = 0.2  # Gopher: repetition, characters in duplicat
 MAX_TOP_BIGRAM_CHARACTERS = 0.2  # Gopher: repetition, characters in the most frequent 2-gram
 
 STOP_WORDS = {
-    "en": frozenset("the be to of and that have with".split()),  # Gopher's own
-    "de": frozenset("der die das und zu mit ist nicht".split()),
-    "fr": frozenset("le la les de et que est pour".split()),
+    "en": frozenset(["the", "be", "to", "of", "and", "that", "have", "with"]),  # Gopher's own
+    "de": frozenset(["der", "die", "das", "und", "zu", "mit", "ist", "nicht"]),
+    "fr": frozenset(["le", "la", "les", "de", "et", "que", "est", "pour"]),
 }
 _BULLET = re.compile(r"\s*[-*•‣◦]")
 
@@ -99,5 +100,5 @@ def _repeated_line_characters(text: str) -> float:
 
 def _top_bigram_characters(words: list[str]) -> float:
     """Share of characters covered by the most frequent pair of neighboring words."""
-    pair, times = Counter(zip(words, words[1:], strict=False)).most_common(1)[0]
+    pair, times = Counter(pairwise(words)).most_common(1)[0]
     return times * sum(map(len, pair)) / sum(map(len, words)) if times > 1 else 0.0

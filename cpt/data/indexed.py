@@ -62,7 +62,7 @@ class IndexedWriter:
 
     def __enter__(self) -> Self:
         self._prefix.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(bin_path(self._prefix), "wb")  # noqa: SIM115 - closed in __exit__
+        self._file = open(bin_path(self._prefix), "wb")
         return self
 
     def add(self, tokens: npt.ArrayLike) -> None:

@@ -81,7 +81,7 @@ def _records(path: str) -> Iterator[Document]:
 def _record(line: str, path: str, number: int) -> Document:
     where = f"{path}:{number}"
     try:
-        value: Any = json.loads(line)
+        value: Any = json.loads(line.strip())
     except json.JSONDecodeError as error:
         raise _malformed(where, f"is not JSON: {error.msg} at column {error.colno}") from None
     if not isinstance(value, dict) or not isinstance(value.get("text"), str):

@@ -17,9 +17,37 @@ from cpt.data.parsers import parse_dictd, parse_novels
 
 HERE = Path(__file__).parent
 
-BRANDS = "Alderton Brisk Calmora Dunvale Estrel Fennick Galdor Hartwick Iskra Junora Kestova Lumbry Marlowe Nordhal Orvane Pellworth Quillon".split()
-COLORS = "black graphite ivory sand olive navy cobalt crimson amber teal copper moss".split()
-MATERIALS = "brushed aluminum;oiled oak;recycled polyester;waxed canvas;borosilicate glass;powder-coated steel;merino wool;cast iron;bamboo".split(";")
+BRANDS = [
+    "Alderton",
+    "Brisk",
+    "Calmora",
+    "Dunvale",
+    "Estrel",
+    "Fennick",
+    "Galdor",
+    "Hartwick",
+    "Iskra",
+    "Junora",
+    "Kestova",
+    "Lumbry",
+    "Marlowe",
+    "Nordhal",
+    "Orvane",
+    "Pellworth",
+    "Quillon",
+]
+COLORS = ["black", "graphite", "ivory", "sand", "olive", "navy", "cobalt", "crimson", "amber", "teal", "copper", "moss"]
+MATERIALS = [
+    "brushed aluminum",
+    "oiled oak",
+    "recycled polyester",
+    "waxed canvas",
+    "borosilicate glass",
+    "powder-coated steel",
+    "merino wool",
+    "cast iron",
+    "bamboo",
+]
 GOODS = {
     "kitchen": "kettle;frying pan;chef's knife;coffee grinder;mixing bowl;salad spinner;pepper mill;stock pot",
     "garden": "pruning shears;watering can;hose reel;raised bed;leaf rake;compost bin;hedge trimmer;potting bench",
@@ -143,8 +171,8 @@ Le film dura {n} minutes, et à la fin trois spectateurs seulement applaudirent.
 Vers le soir, tout devint calme et le patron posa les chaises sur les tables.
 Le gouvernement veut dépenser {n} millions pour que les trains soient de nouveau à l'heure.
 """.splitlines()
-NAMES = "Anna Martin Klara Jonas Paula Emil Louise Victor Marta Oskar Jeanne Simon".split()
-PLACES = "Lindau Bremen Görlitz Passau Husum Weimar Annecy Colmar Dijon Nantes Arles Cahors".split()
+NAMES = ["Anna", "Martin", "Klara", "Jonas", "Paula", "Emil", "Louise", "Victor", "Marta", "Oskar", "Jeanne", "Simon"]
+PLACES = ["Lindau", "Bremen", "Görlitz", "Passau", "Husum", "Weimar", "Annecy", "Colmar", "Dijon", "Nantes", "Arles", "Cahors"]
 
 
 def fill(sentence: str, random: Random) -> str:

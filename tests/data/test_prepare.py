@@ -1,0 +1,288 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cpt.config.run import RunConfig
+from cpt.core.errors import MissingInput, UserError
+from cpt.core.records import DataManifest
+from cpt.data import open_manifest
+from cpt.data.building import building
+from cpt.data.indexed import IndexedTokens, bin_path, ids_path
+from cpt.data.prepare import finished, prepare, steps
+from cpt.data.tokens import open_tokenizer
+from jobs.cli import main
+from tests.data.conftest import ASSETS, configure, make_tokenizer
+
+Prepared = tuple[RunConfig, DataManifest]
+
+
+def quiet(line: str) -> None:
+    """Nobody watches."""
+
+
+def copy(prepared: Prepared, root: Path) -> RunConfig:
+    """The prepared corpus and its base at another root."""
+    shutil.copytree(prepared[0].runs.root, root, dirs_exist_ok=True)
+    return configure(root)
+
+
+def write_jsonl(path: Path, texts: list[str]) -> Path:
+    path.write_text("".join(json.dumps({"id": f"{path.stem}{number}", "text": text}) + "\n" for number, text in enumerate(texts)))
+    return path
+
+
+def two_sources(root: Path, first: Path, second: Path) -> RunConfig:
+    """The sample corpus cut down to two unfiltered sources with files of the test's own."""
+    files = [f"corpus.sources.listings.paths=['{first}']", f"corpus.sources.novels.paths=['{second}']"]
+    filters = ["corpus.sources.listings.filters=none", "corpus.sources.novels.filters=none"]
+    gone = [f"~corpus.sources.{name}" for name in ("dictionary", "german", "french")]
+    return configure(root, "corpus.name=own", "corpus.benchmarks=[]", *files, *filters, *gone)
+
+
+def texts(word: str, number: int) -> list[str]:
+    return [" ".join(f"{word}{document}x{place}" for place in range(30)) for document in range(number)]
+
+
+def sample(name: str) -> list[dict[str, str]]:
+    """Rows of a committed sample."""
+    return [json.loads(line) for line in (ASSETS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_every_document_is_accounted_for(prepared: Prepared) -> None:
+    manifest = prepared[1]
+    for source in manifest.sources:
+        assert source.documents_read == sum(source.dropped.values()) + source.train.documents + source.heldout.documents
+        assert source.documents_read == len(sample(source.name))
+        assert source.heldout.documents == round(0.05 * (source.train.documents + source.heldout.documents)) or source.name == "listings"
+        assert source.origin.startswith(f"tests/assets/{source.name}.jsonl (sha256 ")
+    assert manifest.source("dictionary").dropped["near_duplicate"] > 0
+
+
+def test_what_is_in_the_files_is_what_the_manifest_says(prepared: Prepared) -> None:
+    config, manifest = prepared
+    root = config.runs.data("sample").root
+    for source in manifest.sources:
+        for split in (source.train, source.heldout):
+            tokens = IndexedTokens(root / split.prefix)
+            assert (len(tokens), tokens.tokens, tokens.dtype) == (split.documents, split.tokens, manifest.dtype)
+            assert all(tokens.document(index)[-1] == manifest.end_of_document_id for index in range(len(tokens)))
+    for name, items in manifest.benchmarks.items():
+        assert len(config.runs.data("sample").benchmark(name).read_text().splitlines()) == items > 20
+
+
+def test_tokens_decode_to_the_documents_that_the_ids_name(prepared: Prepared) -> None:
+    from tokenizers import Tokenizer
+
+    config, manifest = prepared
+    tokenizer = Tokenizer.from_file(str(config.runs.base("tiny") / "tokenizer.json"))
+    given = {row["id"]: row["text"] for row in sample("german")}
+    seen = []
+    for split in ("train", "heldout"):
+        prefix = config.runs.data("sample").split("german", split)
+        tokens = IndexedTokens(prefix)
+        for index, line in enumerate(ids_path(prefix).read_text().splitlines()):
+            document = tokens.document(index)
+            assert (document == manifest.end_of_document_id).sum() == 1
+            assert tokenizer.decode(document[:-1].tolist()) == given[json.loads(line)]
+            seen.append(json.loads(line))
+    assert sorted(seen) == sorted(given)
+
+
+def test_no_family_is_trained_on_and_held_out(prepared: Prepared) -> None:
+    config, _ = prepared
+    family = {row["id"]: row["family"] for row in sample("listings")}
+    train, heldout = (
+        {family[json.loads(line)] for line in ids_path(config.runs.data("sample").split("listings", split)).read_text().splitlines()}
+        for split in ("train", "heldout")
+    )
+    assert train
+    assert heldout
+    assert not train & heldout
+
+
+def test_text_that_spells_the_end_of_document_does_not_end_it(root: Path) -> None:
+    tokenizer = open_tokenizer(configure(root))
+    [ids] = tokenizer.encode(["a <|endoftext|> b"])
+    assert (ids == tokenizer.end_of_document).nonzero()[0].tolist() == [len(ids) - 1]
+
+
+def test_planted_duplicates_are_removed_across_sources(root: Path, tmp_path: Path) -> None:
+    originals = texts("a", 20)
+    near = [f"{text} sparrow" for text in originals[:5]]
+    first = write_jsonl(tmp_path / "first.jsonl", originals)
+    second = write_jsonl(tmp_path / "second.jsonl", [*originals[5:8], *near, *texts("b", 10)])
+    manifest = prepare(two_sources(root, first, second), quiet)
+    assert manifest.source("listings").dropped == {}
+    assert manifest.source("novels").dropped == {"exact_duplicate": 3, "near_duplicate": 5}
+
+
+def test_prepared_twice_is_the_same_bytes(prepared: Prepared, root: Path) -> None:
+    lines: list[str] = []
+    config = configure(root)
+    again = prepare(config, lines.append)
+    assert again.content_hash == prepared[1].content_hash
+    assert len(lines) == steps(config.corpus)
+
+
+def test_a_second_run_finds_everything_done(prepared: Prepared, tmp_path: Path) -> None:
+    config = copy(prepared, tmp_path)
+    assert finished(config) == prepared[1]
+
+
+@pytest.mark.parametrize("damage", ["bin", "bytes", "benchmark", "manifest", "settings", "tokenizer"])
+def test_whatever_is_missing_or_changed_is_made_again(prepared: Prepared, tmp_path: Path, damage: str) -> None:
+    config = copy(prepared, tmp_path)
+    paths = config.runs.data("sample")
+    victim = bin_path(paths.split("novels", "train"))
+    match damage:
+        case "bin":
+            victim.unlink()
+        case "bytes":
+            victim.write_bytes(bytes(victim.stat().st_size))
+        case "benchmark":
+            paths.benchmark("section").unlink()
+        case "manifest":
+            paths.manifest.write_text("{")
+        case "settings":
+            config = configure(tmp_path, "corpus.seed=1")
+        case "tokenizer":
+            make_tokenizer(tmp_path / "base" / "tiny" / "tokenizer.json", "<|end|>")
+            config = configure(tmp_path, "model.end_of_document='<|end|>'")
+    assert finished(config) is None
+
+
+def test_a_changed_input_file_is_prepared_again(root: Path, tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "a.jsonl", texts("a", 10))
+    config = two_sources(root, file, write_jsonl(tmp_path / "b.jsonl", texts("b", 10)))
+    prepare(config, quiet)
+    assert finished(config) is not None
+    write_jsonl(file, texts("c", 10))
+    assert finished(config) is None
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from cpt.data.prepare import prepare
+from tests.data.conftest import configure
+lines = []
+def observe(line):
+    lines.append(line)
+    if len(lines) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+prepare(configure(Path(sys.argv[1])), observe)
+"""
+
+
+@pytest.mark.parametrize("line", [1, 7, 12])
+def test_a_killed_run_leaves_nothing_and_the_next_one_finishes(root: Path, repository: Path, line: int) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, str(root), str(line)], cwd=repository, check=False)
+    assert done.returncode == -9
+    config = configure(root)
+    with pytest.raises(MissingInput):
+        open_manifest(config)
+    prepare(config, quiet)
+    assert finished(config) is not None
+    assert not (config.runs.data("sample").root / ".new").exists()
+
+
+def test_a_run_that_fails_leaves_the_old_corpus_alone(prepared: Prepared, tmp_path: Path) -> None:
+    config = copy(prepared, tmp_path)
+
+    def fail(line: str) -> None:
+        raise RuntimeError(line)
+
+    with pytest.raises(RuntimeError):
+        prepare(configure(tmp_path, "corpus.seed=1"), fail)
+    assert finished(config) is not None
+
+
+def test_a_kill_while_moving_in_leaves_no_manifest(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = copy(prepared, tmp_path)
+
+    def killed(self: Path, target: Path) -> Path:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(RuntimeError):
+            prepare(config, quiet)
+    with pytest.raises(MissingInput):
+        open_manifest(config)
+
+
+def test_two_at_once_are_refused(root: Path) -> None:
+    config = configure(root)
+    with building(config.runs.data("sample")), pytest.raises(UserError, match="is being prepared"):
+        prepare(config, quiet)
+
+
+def test_sampling_is_said_in_the_origin(root: Path) -> None:
+    config = configure(root, "corpus.sources.german.max_bytes=20_000")
+    manifest = prepare(config, quiet)
+    assert manifest.source("german").documents_read < 100
+    assert manifest.source("german").origin.endswith("of 100 documents drawn")
+    assert finished(config) is not None
+
+
+def refused(capsys: pytest.CaptureFixture[str], root: Path, *overrides: str) -> str:
+    """What `cpt prepare` says when it refuses."""
+    code = main(["prepare", "model=tiny", "corpus=sample", f"run_root={root}", "model.vocab_size=512", *overrides])
+    assert code == 2
+    return capsys.readouterr().err
+
+
+def test_cli_prepares_once(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["prepare", "model=tiny", "corpus=sample", f"run_root={root}", "model.vocab_size=512"]
+    assert main(arguments) == 0
+    first = capsys.readouterr().out
+    assert "listings: read 900 documents, kept 900" in first
+    assert "prepared in" in first
+    assert "\x1b" not in first
+    assert main(arguments) == 0
+    assert f"already prepared, nothing to do: {root}/data/sample/manifest.json" in capsys.readouterr().out
+
+
+def test_cli_missing_corpus_file(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, root, "corpus.sources.novels.paths=[no/such.jsonl]")
+    assert "corpus.sources.novels.paths: no/such.jsonl not found" in said
+
+
+def test_cli_malformed_line(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"text": "good"}\n{"text": "bad\n')
+    said = refused(capsys, root, f"corpus.sources.novels.paths=['{tmp_path}/bad.jsonl']")
+    assert f"{tmp_path}/bad.jsonl:2: is not JSON" in said
+    assert "fix: repair or remove the line" in said
+
+
+def test_cli_source_empty_after_filters(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write_jsonl(tmp_path / "short.jsonl", ["too short", "also short"])
+    said = refused(capsys, root, f"corpus.sources.novels.paths=['{file}']")
+    assert "corpus.sources.novels: has 0 of 2 documents left; dropped 2 too_few_words" in said
+
+
+def test_cli_without_a_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, tmp_path)
+    assert f"{tmp_path}/base/tiny/tokenizer.json: not found" in said
+    assert "fix: cpt base model=tiny" in said
+
+
+def test_cli_end_of_document_not_in_the_vocabulary(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, root, "model.end_of_document='<|nope|>'")
+    assert "model.end_of_document: is '<|nope|>'" in said
+
+
+def test_cli_vocabulary_of_another_size(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, root, "model.vocab_size=49152")
+    assert "model.vocab_size: is 49152" in said
+
+
+def test_cli_damaged_tokenizer(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "base" / "tiny" / "tokenizer.json").write_text("{}")
+    assert "tokenizer.json: is no tokenizer" in refused(capsys, root)

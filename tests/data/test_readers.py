@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cpt.config.data import CorpusConfig, Parser, Reader, SourceConfig
+from cpt.core.errors import UserError
+from cpt.data.debian import Mirror, MirrorUnavailable, parse_stanzas
+from cpt.data.documents import Document
+from cpt.data.readers import check_files, read_source
+
+PACKAGES = """\
+Package: kettle
+Source: cookware (1.2)
+Section: contrib/kitchen
+Tag: role::program,
+ use::cooking
+
+Package: bare
+Section: kitchen
+"""
+TRANSLATION = """\
+Package: kettle
+Description-en: boils water quickly
+ A kettle for
+ the whole family.
+ .
+ It has:
+  * a lid
+  * a spout
+ and more.
+
+Package: bare
+Description-en: has no long description
+"""
+APT_GET = """#!/bin/sh
+for word; do last="$word"; done
+case "$last" in
+  update) {update} ;;
+  *) {download} ;;
+esac
+"""
+
+
+def install(folder: Path, name: str, text: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
+    (folder / name).chmod(0o755)
+
+
+@pytest.fixture
+def fake_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in front of PATH for a stand-in apt-get; the mirror it serves is scripted by the test."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
+
+
+def serve(fake_apt: Path, root: Path, update: str = "exit 0", download: str = "exit 100") -> Mirror:
+    install(fake_apt, "apt-get", APT_GET.format(update=update, download=download))
+    return Mirror(root)
+
+
+def away(fake_apt: Path, root: Path) -> Mirror:
+    return serve(fake_apt, root, update="echo 'E: no route to mirror' >&2; exit 100")
+
+
+def with_lists(root: Path) -> None:
+    (root / "lists").mkdir(parents=True)
+    (root / "lists" / "deb_main_Packages").write_text(PACKAGES)
+    (root / "lists" / "deb_main_Translation-en").write_text(TRANSLATION)
+    (root / "lists" / "deb_InRelease").write_text("Codename: testing\nDate: Sat, 11 Jul 2026\n")
+
+
+def test_listings_join_packages_and_descriptions(fake_apt: Path, tmp_path: Path) -> None:
+    with_lists(tmp_path / "fetch")
+    mirror = serve(fake_apt, tmp_path / "fetch")
+    reading = read_source(SourceConfig(reader=Reader.debian_catalogue), mirror)
+    text = "Title: kettle - boils water quickly\nSection: kitchen\nTags: role::program, use::cooking\n\nA kettle for the whole family.\n\nIt has:\n * a lid\n * a spout\nand more."
+    assert reading.documents == [Document(id="kettle", text=text, family="cookware", title="boils water quickly", topic="kitchen")]
+    assert reading.origin == "Debian package catalogue (testing of Sat, 11 Jul 2026)"
+
+
+def test_private_state_only(fake_apt: Path, tmp_path: Path) -> None:
+    root = tmp_path / "fetch"
+    with_lists(root)
+    serve(fake_apt, root).catalogue()
+    config = (root / "apt.conf").read_text()
+    assert config.startswith("#clear Acquire::Languages;\n")
+    assert f'Dir::State::lists "{root}/lists";' in config
+    assert f'Dir::Cache "{root}/cache";' in config
+
+
+def test_without_a_mirror_the_installed_packages_and_the_samples(fake_apt: Path, tmp_path: Path) -> None:
+    install(fake_apt, "dpkg-query", "#!/bin/sh\nprintf 'Package: mug\\nSource: cookware\\nSection: kitchen\\nDescription: holds tea\\n A mug.\\n\\n'\n")
+    samples = tmp_path / "samples.jsonl"
+    samples.write_text('{"text": "a sample"}\n')
+    reading = read_source(SourceConfig(reader=Reader.debian_catalogue, fallback=[str(samples)]), away(fake_apt, tmp_path / "fetch"))
+    assert [document.id for document in reading.documents] == ["mug", "samples.jsonl:1"]
+    assert reading.documents[0].family == "cookware"
+    assert reading.origin.startswith("fallback (apt-get failed: E: no route to mirror): 1 installed packages' descriptions, ")
+
+
+def test_packages_fall_back_to_samples_and_say_so(fake_apt: Path, tmp_path: Path) -> None:
+    samples = tmp_path / "samples.jsonl"
+    samples.write_text('{"text": "a sample"}\n')
+    source = SourceConfig(reader=Reader.debian_packages, packages=["dict-wn"], parser=Parser.dictd, fallback=[str(samples)])
+    reading = read_source(source, away(fake_apt, tmp_path / "fetch"))
+    assert [document.text for document in reading.documents] == ["a sample"]
+    assert reading.origin.startswith(f"fallback (apt-get failed: E: no route to mirror): {samples} (sha256 ")
+
+
+def test_packages_without_mirror_or_samples_are_refused(fake_apt: Path, tmp_path: Path) -> None:
+    source = SourceConfig(reader=Reader.debian_packages, packages=["dict-wn"], parser=Parser.dictd)
+    with pytest.raises(UserError) as caught:
+        read_source(source, away(fake_apt, tmp_path / "fetch"))
+    assert caught.value.problems[0].where == "packages dict-wn"
+
+
+def test_a_mirror_that_failed_once_is_not_asked_again(fake_apt: Path, tmp_path: Path) -> None:
+    mirror = serve(fake_apt, tmp_path / "fetch", update=f"echo asked >> {tmp_path}/log; exit 100")
+    for _ in range(3):
+        with pytest.raises(MirrorUnavailable):
+            mirror.unpack("dict-wn")
+    assert (tmp_path / "log").read_text() == "asked\n"
+
+
+def test_an_update_that_fetched_nothing_is_no_success(fake_apt: Path, tmp_path: Path) -> None:
+    with pytest.raises(MirrorUnavailable, match="does not answer"):
+        serve(fake_apt, tmp_path / "fetch").catalogue()
+
+
+def test_a_mirror_that_hangs_is_given_up(fake_apt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cpt.data.debian.UPDATE_SECONDS", 0.2)
+    with pytest.raises(MirrorUnavailable, match=r"gave no answer in 0\.2 s"):
+        serve(fake_apt, tmp_path / "fetch", update="exec sleep 30").catalogue()
+
+
+def test_stanzas() -> None:
+    assert list(parse_stanzas("Package: a\nDescription: b\n c\n  d\n\nNote: no package\n\n")) == [{"Package": "a", "Description": "b\nc\n d"}]
+
+
+def jsonl(tmp_path: Path, content: bytes) -> SourceConfig:
+    (tmp_path / "in.jsonl").write_bytes(content)
+    return SourceConfig(paths=[str(tmp_path / "in.jsonl")])
+
+
+def test_jsonl_keeps_ids_and_counts_lines(tmp_path: Path) -> None:
+    source = jsonl(tmp_path, b'{"id": "x", "text": "a", "family": "f", "title": "t", "topic": "s"}\n\n{"text": "b"}\n')
+    reading = read_source(source, Mirror(tmp_path))
+    assert reading.documents == [Document("x", "a", "f", "t", "s"), Document("in.jsonl:3", "b")]
+
+
+@pytest.mark.parametrize(
+    ("content", "where", "what"),
+    [
+        (b'{"text": "a"}\n{"text": \n', "in.jsonl:2", "is not JSON: Expecting value at column 9"),
+        (b'{"text": "a"}\n\n["b"]\n', "in.jsonl:3", 'has no string "text"'),
+        (b'{"text": 3}\n', "in.jsonl:1", 'has no string "text"'),
+        (b'{"text": "\xff"}\n', "in.jsonl", "is not UTF-8: invalid start byte"),
+    ],
+)
+def test_malformed_lines_are_named(tmp_path: Path, content: bytes, where: str, what: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read_source(jsonl(tmp_path, content), Mirror(tmp_path))
+    assert (caught.value.problems[0].where, caught.value.problems[0].what) == (f"{tmp_path}/{where}", what)
+
+
+def test_all_missing_files_are_named_at_once() -> None:
+    corpus = CorpusConfig(
+        sources={"a": SourceConfig(paths=["no/1.jsonl", "no/2.jsonl"]), "b": SourceConfig(reader=Reader.debian_catalogue, fallback=["no/3.jsonl"])}
+    )
+    with pytest.raises(UserError) as caught:
+        check_files(corpus)
+    found = [(problem.where, problem.what) for problem in caught.value.problems]
+    assert found == [
+        ("corpus.sources.a.paths", "no/1.jsonl not found"),
+        ("corpus.sources.a.paths", "no/2.jsonl not found"),
+        ("corpus.sources.b.fallback", "no/3.jsonl not found"),
+    ]
