@@ -1,0 +1,156 @@
+"""The first screen: what to be careful about, and the numbers that a manager asks for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from cpt.config.model import BaseSource
+from cpt.config.running import Scheduler
+from cpt.core import units
+from cpt.evaluate.forgetting import MacroDelta
+from cpt.report import measures
+from cpt.report.facts import Facts
+from cpt.report.page import Card, Html, cards, warnings
+
+MIXTURE_TOLERANCE = 0.02
+"""Planned and read share of a source may differ by two points before the page says so."""
+
+
+def warning_list(facts: Facts) -> Html:
+    """All warnings, most basic first."""
+    return warnings([*_about_the_base(facts), *_about_the_run(facts), *_about_the_results(facts), *_about_the_data(facts), *facts.damaged])
+
+
+def _about_the_base(facts: Facts) -> Iterator[str]:
+    model = facts.config.model
+    if model.base_source is BaseSource.gguf_package:
+        yield (
+            f"The base is not the original checkpoint: {model.base_path} is the instruct model, dequantized from 4 bit. "
+            "Losses start higher than the original's, and gains include what continued pretraining repairs of that."
+        )
+    if model.base_source is BaseSource.random:
+        yield "The base has random weights: this is a rehearsal, its losses say nothing about a real model."
+
+
+def _about_the_run(facts: Facts) -> Iterator[str]:
+    if not facts.finished:
+        reason = f"it stopped at step {facts.stopped.step} ({facts.stopped.reason})" if facts.stopped else f"it is at step {measures.last_step(facts)}"
+        yield f"The run is not finished: {reason} of {facts.config.train.steps}."
+    if facts.config.cluster.scheduler is Scheduler.local:
+        yield "No SLURM: ranks were processes of this machine. A rank could die and resume, a node could not."
+    if facts.parity is None:
+        yield "The parity gate left no record: nobody compared the engine's logits with the base's."
+    elif facts.parity.max_abs_difference > facts.parity.tolerance:
+        yield f"The engine's logits differ from the base's by {facts.parity.max_abs_difference:.1e}, more than {facts.parity.tolerance:.0e}."
+    if any(not math.isfinite(row.values.get("train/loss", 0.0)) for row in facts.rows):
+        yield "The training loss was not finite at some step."
+    planned, measured = facts.plan.step_seconds if facts.plan else 0.0, measures.step_seconds(facts)
+    if planned and measured and measured > 1.5 * planned:
+        yield f"Steps took {measured:.1f} s, {measured / planned:.1f} times what the plan assumed."
+
+
+def _about_the_results(facts: Facts) -> Iterator[str]:
+    limit = facts.config.sweep.forgetting_limit
+    change, _ = facts.group_change("general")
+    if change and change.delta > limit:
+        yield f"General held-out loss rose by {change.delta:.3f} nats a token, more than the limit of {limit:g}."
+    if "general" not in facts.groups.values():
+        yield "There is no general source, so forgetting was not measured."
+    if facts.comparison is None:
+        yield "Held-out losses before and after come from training or are missing; benchmarks were not run (cpt evaluate)."
+    for score in facts.comparison.benchmarks if facts.comparison else []:
+        if score.verdict == "worse":
+            yield f"Benchmark {score.name} is worse beyond two standard errors: {100 * score.delta:+.1f} ± {100 * score.standard_error:.1f} points."
+        error = math.sqrt(score.chance * (1 - score.chance) / score.items)
+        if max(score.before, score.after) - score.chance < 2 * error:
+            yield f"Benchmark {score.name} is at chance level ({100 * score.chance:.0f}%) before and after: it cannot show gain or loss."
+    if facts.sweep and (facts.sweep.reason.startswith("every trial forgets") or facts.sweep.base_general_loss is None):
+        yield f"The sweep's choice is a compromise: {facts.sweep.reason}."
+    yield from facts.sweep.notes if facts.sweep else []
+
+
+def _about_the_data(facts: Facts) -> Iterator[str]:
+    for source in facts.manifest.sources if facts.manifest else []:
+        if "fallback" in source.origin.lower():
+            yield f"Source {source.name} is a substitute: {source.origin}."
+    shares = measures.consumed_shares(facts)
+    for share in facts.record.mixture.shares if facts.record and shares else []:
+        if abs(shares.get(share.name, 0.0) - share.weight) > MIXTURE_TOLERANCE:
+            yield f"Source {share.name} was read as {100 * shares.get(share.name, 0.0):.1f}% of tokens, planned were {100 * share.weight:.1f}%."
+
+
+def headline_cards(facts: Facts) -> Html:
+    """Eight numbers."""
+    return cards(
+        [
+            _loss_card(facts, "domain"),
+            _loss_card(facts, "general"),
+            _benchmark_card(facts, "domain"),
+            _benchmark_card(facts, "general"),
+            _progress_card(facts),
+            _restart_card(facts),
+            _outage_card(facts),
+            _cost_card(facts),
+        ]
+    )
+
+
+def _loss_card(facts: Facts, group: str) -> Card:
+    label = "Domain held-out loss" if group == "domain" else "General held-out loss (forgetting)"
+    change, source = facts.group_change(group)
+    if change is None:
+        return Card(label, "not run", "cpt evaluate measures it")
+    limit = 0.0 if group == "domain" else facts.config.sweep.forgetting_limit
+    bound = f"; limit {limit:+g}" if limit else ""
+    return Card(
+        label, f"{change.delta:+.3f}", f"{change.before:.3f} → {change.after:.3f} nats a token{bound} ({source})", "good" if change.delta <= limit else "bad"
+    )
+
+
+def _benchmark_card(facts: Facts, group: str) -> Card:
+    label = f"{group.capitalize()} benchmarks"
+    macro: MacroDelta | None = next((item for item in facts.comparison.macros if item.group == group), None) if facts.comparison else None
+    if macro is None or facts.comparison is None:
+        return Card(label, "not run", "cpt evaluate measures them")
+    chosen = [score for score in facts.comparison.benchmarks if score.group == group]
+    names = ", ".join(f"{score.name} {100 * score.before:.0f} → {100 * score.after:.0f}%" for score in chosen)
+    clear = abs(macro.delta) > 2 * macro.standard_error
+    tone = ("good" if macro.delta > 0 else "bad") if clear else "plain"
+    note = "" if clear else "; within noise"
+    return Card(
+        label, f"{100 * macro.delta:+.1f} ± {100 * macro.standard_error:.1f}", f"points, {sum(score.items for score in chosen)} items: {names}{note}", tone
+    )
+
+
+def _progress_card(facts: Facts) -> Card:
+    steps, total = measures.last_step(facts), facts.config.train.steps
+    return Card(
+        "Training", f"{steps} / {total} steps", f"{units.count(measures.consumed_tokens(facts))} tokens; {'finished' if facts.finished else 'not finished'}"
+    )
+
+
+def _restart_card(facts: Facts) -> Card:
+    if not facts.attempts:
+        return Card("Restarts", "not run", "no attempt has begun")
+    found = measures.restarts(facts)
+    lost = sum(item.before.lost_steps for item in found)
+    reasons = ", ".join(item.before.classification for item in found) or "none needed"
+    return Card("Restarts", str(len(found)), f"{reasons}; {lost} step(s) computed again")
+
+
+def _outage_card(facts: Facts) -> Card:
+    label = "From power loss to the next step"
+    losses = [item.seconds for item in measures.restarts(facts) if item.before.classification == "lost" and item.seconds is not None]
+    if not losses:
+        return Card(label, "none", "no attempt was lost with its node")
+    several = f"worst of {len(losses)}; " if len(losses) > 1 else ""
+    return Card(label, f"{max(losses):.0f} s", f"{several}from the last sign of life to the next finished step")
+
+
+def _cost_card(facts: Facts) -> Card:
+    if not facts.attempts:
+        return Card("Cost", "not run", "no attempt has begun")
+    word, ranks = measures.device_word(facts), measures.world_size(facts)
+    plan = f"; plan {facts.plan.gpu_hours:.2g} without restarts" if facts.plan else ""
+    return Card("Cost", f"{measures.rank_hours(facts):.2f} {word}-hours", f"{units.duration(measures.wall_seconds(facts))} on {ranks} {word}s{plan}")

@@ -1,0 +1,132 @@
+"""Sections about how it went: curves, restarts, speed against the plan, checkpoints, gates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import median
+
+from cpt.core import units
+from cpt.report import curves, measures
+from cpt.report.facts import Facts
+from cpt.report.page import EMPTY, Html, not_run, pairs, picture, section, table
+from cpt.report.timeline import timeline
+
+
+def loss_curves(facts: Facts) -> Html:
+    """Training and held-out loss over steps."""
+    title = "Loss over steps"
+    if not curves.has(facts, ["train/loss"]):
+        return section(title, not_run("Training", "cpt launch"))
+    return section(
+        title,
+        picture(curves.train_loss(facts), "Training loss: the whole batch, and the sequences of each source. Dotted: where a later attempt went on."),
+        picture(curves.heldout_loss(facts), "Held-out loss during training.") if curves.has(facts, ["heldout/loss/domain", "heldout/loss/general"]) else EMPTY,
+        picture(curves.optimizer(facts), "Learning rate and gradient norm (before clipping)."),
+    )
+
+
+def restarts(facts: Facts) -> Html:
+    """Attempts on the wall clock, and a line each."""
+    title = "Restarts on the time axis"
+    if not facts.attempts:
+        return section(title, not_run("No attempt has begun", f"sbatch {facts.run.script}"))
+    found = {item.after.number: item.seconds for item in measures.restarts(facts)}
+    rows = [
+        (
+            str(attempt.number),
+            ", ".join(attempt.nodes),
+            attempt.classification,
+            f"{attempt.resume_step} → {attempt.last_step}",
+            str(attempt.lost_steps),
+            units.duration(attempt.end - attempt.begin),
+            _seconds(found.get(attempt.number)),
+            attempt.message,
+        )
+        for attempt in facts.attempts
+    ]
+    columns = ("attempt", "nodes", "ended", "steps", "lost steps", "lasted", "outage before it", "what was said")
+    waste = 100 * measures.wasted_share(facts)
+    lead = (
+        f"{len(rows)} attempt(s) in {units.duration(measures.wall_seconds(facts))}; {waste:.1f}% of their time was lost work. "
+        "Outage: from an attempt's last sign of life to the next one's first finished step."
+    )
+    drawn = picture(timeline(facts.attempts), "Steps on the wall clock. Gray: nobody computed. Red: computed, and lost with the attempt.")
+    return section(title, drawn, table(columns, rows, words=(0, 1, 2, 7)), lead=lead)
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f} s"
+
+
+def speed(facts: Facts) -> Html:
+    """Throughput, and the plan beside what was measured."""
+    title = "Speed, and the plan"
+    if not curves.has(facts, ["train/tokens_per_second"]):
+        return section(title, not_run("Training", "cpt launch"))
+    rows = list(_against_plan(facts))
+    plan = table(("", "planned", "measured"), rows) if facts.plan else not_run("Plan", "cpt plan")
+    return section(title, picture(curves.throughput(facts), "Tokens a second at each step, save and evaluation not counted."), plan)
+
+
+def _against_plan(facts: Facts) -> Iterator[tuple[str, str, str]]:
+    plan, train = facts.plan, facts.config.train
+    seconds, rate, used = measures.step_seconds(facts), measures.tokens_per_second(facts), measures.utilization(facts)
+    if plan is None or seconds is None or rate is None:
+        return
+    saves = [event.fields for event in facts.events if event.name == "checkpoint_saved"]
+    yield "steps", str(plan.steps), str(measures.last_step(facts))
+    yield "tokens", f"{plan.train_tokens:,}", f"{measures.consumed_tokens(facts):,}"
+    yield "seconds a step (median)", f"{plan.step_seconds:.2f}", f"{seconds:.2f}"
+    yield "tokens a second", f"{train.tokens_per_step / plan.step_seconds:,.0f}", f"{rate:,.0f}"
+    if used is not None:
+        yield "model FLOPs utilization, causal convention", f"{100 * facts.config.cluster.assumed_mfu:.1f}%", f"{100 * used:.1f}%"
+    yield "hours on the clock", f"{plan.hours:.2f}", f"{measures.wall_seconds(facts) / 3600:.2f}"
+    yield f"{measures.device_word(facts)}-hours", f"{plan.gpu_hours:.2f}", f"{measures.rank_hours(facts):.2f}"
+    yield "checkpoints written", str(plan.checkpoints), str(len(saves))
+    if saves:
+        yield "bytes a checkpoint", units.size(plan.checkpoint_bytes), units.size(median(float(item["bytes"]) for item in saves))
+
+
+def checkpoints(facts: Facts) -> Html:
+    """Every save that completed."""
+    title = "Checkpoints"
+    rows = [
+        (str(event.attempt), str(event.fields["step"]), units.duration(float(event.fields["seconds"])), units.size(float(event.fields["bytes"])))
+        for event in facts.events
+        if event.name == "checkpoint_saved"
+    ]
+    if not rows:
+        return section(title, not_run("No checkpoint was saved", f"touch {facts.run.triggers}/save"))
+    shown = rows if len(rows) <= 12 else [*rows[:4], ("…", "…", f"{len(rows) - 8} more", ""), *rows[-4:]]
+    seconds = median(float(event.fields["seconds"]) for event in facts.events if event.name == "checkpoint_saved")
+    lead = f"{len(rows)} complete saves, median {units.duration(seconds)}; one every {facts.config.checkpoint.interval} steps, the last {facts.config.checkpoint.keep_last} kept."
+    return section(title, table(("attempt", "step", "took", "size"), shown), lead=lead)
+
+
+def gates(facts: Facts) -> Html:
+    """Parity before the first step, and the export after the last."""
+    parity, exported = facts.parity, facts.exported
+    first = not_run("Parity gate", "cpt base")
+    if parity:
+        verdict = "passed" if parity.max_abs_difference <= parity.tolerance else "FAILED"
+        first = pairs(
+            [
+                (
+                    "engine against base",
+                    f"{verdict}: largest logit difference {parity.max_abs_difference:.2e}, allowed {parity.tolerance:.0e}, fp32, {parity.tokens} tokens",
+                ),
+                ("loss on that text", f"engine {parity.engine_loss:.5f}, base {parity.base_loss:.5f}"),
+                ("layout", parity.layout),
+            ]
+        )
+    second = not_run("Export", f"cpt export --run {facts.run.root}")
+    if exported:
+        second = pairs(
+            [
+                ("export against engine", f"largest logit difference {exported.max_abs_difference:.2e}, allowed {exported.tolerance:.0e}"),
+                ("from", f"{exported.checkpoint}, step {exported.step}"),
+                ("transformers says", exported.sample),
+                ("files", ", ".join(f"{name} ({digest[:12]})" for name, digest in sorted(exported.files.items()))),
+            ]
+        )
+    return section("The two gates: import and export", first, second)
