@@ -79,7 +79,8 @@ def test_listings_join_packages_and_descriptions(fake_apt: Path, tmp_path: Path)
     with_lists(tmp_path / "fetch")
     mirror = serve(fake_apt, tmp_path / "fetch")
     reading = read_source(SourceConfig(reader=Reader.debian_catalogue), mirror)
-    text = "Title: kettle - boils water quickly\nSection: kitchen\nTags: role::program, use::cooking\n\nA kettle for the whole family.\n\nIt has:\n * a lid\n * a spout\nand more."
+    header = "Title: kettle - boils water quickly\nSection: kitchen\nTags: role::program, use::cooking"
+    text = f"{header}\n\nA kettle for the whole family.\n\nIt has:\n * a lid\n * a spout\nand more."
     assert reading.documents == [Document(id="kettle", text=text, family="cookware", title="boils water quickly", topic="kitchen")]
     assert reading.origin == "Debian package catalogue (testing of Sat, 11 Jul 2026)"
 
