@@ -62,6 +62,17 @@ def end(record: Path, number: signal.Signals, timeout: float = 10.0) -> None:
     record.unlink(missing_ok=True)
 
 
+def kill_one(arguments: Sequence[str]) -> int:
+    """SIGKILL the first live process on this machine whose command line ends with `arguments`; returns its pid. Raises `CptError` when there is none."""
+    tail = b"\0".join(argument.encode() for argument in arguments) + b"\0"
+    for path in sorted(Path("/proc").glob("[0-9]*/cmdline"), key=lambda path: int(path.parent.name)):
+        with contextlib.suppress(OSError):
+            if path.read_bytes().endswith(b"\0" + tail):
+                os.kill(int(path.parent.name), signal.SIGKILL)
+                return int(path.parent.name)
+    raise CptError(f"no process runs {' '.join(arguments)}")
+
+
 def wait_until(ready: Callable[[], bool], *, what: str, timeout: float) -> None:
     """Poll until `ready`; raises `CptError` naming `what` after `timeout` seconds."""
     deadline = time.monotonic() + timeout

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from megatron.core import dist_checkpointing
 
 from cpt.checkpoint.store import CheckpointStore, CompleteRecord
 
@@ -26,7 +25,7 @@ def save(store: CheckpointStore, step: int, layout: str, model: Any, optimizer: 
         store.begin(step)
     dist.barrier()
     folder = store.begin_path(step)
-    dist_checkpointing.save(_state(model, optimizer, is_loading=False) | {"train": dict(train)}, str(folder))
+    _bytes().save(_state(model, optimizer, is_loading=False) | {"train": dict(train)}, str(folder))
     dist.barrier()
     record = store.publish(step, layout) if dist.get_rank() == 0 else None
     dist.barrier()
@@ -37,7 +36,7 @@ def load(folder: Path, model: Any, optimizer: Any) -> dict[str, int]:
     """Fill model and optimizer from a checkpoint of any layout; returns the `train` numbers."""
     # DistributedOptimizer copies into parameters that require a gradient and does not say no_grad itself.
     with torch.no_grad():
-        state = dist_checkpointing.load(_state(model, optimizer, is_loading=True), str(folder))
+        state = _bytes().load(_state(model, optimizer, is_loading=True), str(folder))
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
     return dict(state["train"])
@@ -45,9 +44,16 @@ def load(folder: Path, model: Any, optimizer: Any) -> dict[str, int]:
 
 def load_weights(folder: Path, model: Any) -> dict[str, int]:
     """Fill the model alone; returns the `train` numbers."""
-    state = dist_checkpointing.load({"model": model.sharded_state_dict()}, str(folder))
+    state = _bytes().load({"model": model.sharded_state_dict()}, str(folder))
     model.load_state_dict(state["model"])
     return dict(state["train"])
+
+
+def _bytes() -> Any:
+    """Imported late: the engine, which this room cannot see, prepares torch before megatron is loaded."""
+    from megatron.core import dist_checkpointing
+
+    return dist_checkpointing
 
 
 def _state(model: Any, optimizer: Any, is_loading: bool) -> dict[str, Any]:

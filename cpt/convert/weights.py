@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from megatron.core import parallel_state
 from safetensors.torch import save_file
 
 from cpt.config.model import ModelConfig
@@ -82,8 +81,9 @@ def export_weights(gpt: Any, model: ModelConfig, folder: Path, dtype: torch.dtyp
     Tensors are gathered over TP one at a time; the first TP and DP rank of each stage writes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    stage, stages = parallel_state.get_pipeline_model_parallel_rank(), parallel_state.get_pipeline_model_parallel_world_size()
-    writes = parallel_state.get_tensor_model_parallel_rank() == 0 and parallel_state.get_data_parallel_rank() == 0
+    parallel = _parallel_state()
+    stage, stages = parallel.get_pipeline_model_parallel_rank(), parallel.get_pipeline_model_parallel_world_size()
+    writes = parallel.get_tensor_model_parallel_rank() == 0 and parallel.get_data_parallel_rank() == 0
     file = f"model-{stage + 1:05d}-of-{stages:05d}.safetensors"
     tensors = {}
     for entry in entries(gpt, model):
@@ -95,6 +95,13 @@ def export_weights(gpt: Any, model: ModelConfig, folder: Path, dtype: torch.dtyp
     if writes:
         save_file(tensors, folder / file, metadata={"format": "pt"})
     _write_index(folder, {name: file for name in tensors}, sum(t.nbytes for t in tensors.values()))
+
+
+def _parallel_state() -> Any:
+    """Imported late: the engine, which this room cannot see, prepares torch before megatron is loaded."""
+    from megatron.core import parallel_state
+
+    return parallel_state
 
 
 def _write_index(folder: Path, mine: dict[str, str], size: int) -> None:
@@ -110,7 +117,8 @@ def _read(folder: BaseFolder, source: str, dim: int | None, model: ModelConfig) 
     if dim is None:
         return folder.slice(source)
     length = _length(source, model, dim)
-    rank, size = parallel_state.get_tensor_model_parallel_rank(), parallel_state.get_tensor_model_parallel_world_size()
+    parallel = _parallel_state()
+    rank, size = parallel.get_tensor_model_parallel_rank(), parallel.get_tensor_model_parallel_world_size()
     part = -(-length // size)
     shard = folder.slice(source, dim, rank * part, min(length, (rank + 1) * part))
     missing = part - shard.shape[dim]  # the vocabulary's pad on the last rank
@@ -149,8 +157,9 @@ def _gather(entry: Entry, model: ModelConfig) -> dict[str, torch.Tensor]:
     shard = entry.parameter.detach().contiguous()
     if entry.dim is None:
         return {entry.sources[0]: shard}
-    shards = [torch.empty_like(shard) for _ in range(parallel_state.get_tensor_model_parallel_world_size())]
-    dist.all_gather(shards, shard, group=parallel_state.get_tensor_model_parallel_group())
+    parallel = _parallel_state()
+    shards = [torch.empty_like(shard) for _ in range(parallel.get_tensor_model_parallel_world_size())]
+    dist.all_gather(shards, shard, group=parallel.get_tensor_model_parallel_group())
     columns = zip(*(_unpack(entry, s, model) for s in shards), strict=True)
     whole = (torch.cat(parts, dim=entry.dim) for parts in columns)
     return {source: tensor.narrow(entry.dim, 0, _length(source, model, entry.dim)) for source, tensor in zip(entry.sources, whole, strict=True)}

@@ -160,6 +160,11 @@ class RunPaths:
         return self.root / "parity.json"
 
     @property
+    def drill(self) -> Path:
+        """A failure made on purpose, and how long the way back took."""
+        return self.root / "drill.json"
+
+    @property
     def triggers(self) -> Path:
         """`touch triggers/save` or `triggers/stop`."""
         return self.root / "triggers"

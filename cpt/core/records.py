@@ -171,6 +171,19 @@ class AttemptEnd(Artifact):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DrillRecord(Artifact):
+    """A failure made on purpose (`drill.json`): what was taken away, when (seconds since the epoch), and how long the way back took."""
+
+    what: str
+    time: float
+    attempt: int
+    step: int
+    """Last step done before it."""
+    seconds_to_next_step: float = 0.0
+    """From the loss to the end of the next attempt's first step."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SourceLoss(Artifact):
     """Held-out loss of one source, nats a token, over `tokens` tokens; bits per byte by the split's own tokens/bytes."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,8 @@ def install() -> None:
     """Patch torch.cuda, `Tensor.cuda`, `Tensor.type` and the factories that are given a CUDA device."""
     if torch.cuda.is_available() or getattr(torch.cuda, "_cpu_shim", False):
         return
+    if "megatron.core" in sys.modules:
+        raise RuntimeError("import cpt.engine before megatron: parts of it would keep torch's own CUDA calls")
     torch.cuda._cpu_shim = True  # type: ignore[attr-defined]
     _patch_cuda_module(torch.cuda)
     _patch_tensors()

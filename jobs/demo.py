@@ -1,0 +1,40 @@
+"""`cpt demo [--without-slurm] [overrides]`: the whole job on real text, every step a verb that you can run alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cpt.config.compose import compose_config
+from cpt.config.fingerprint import fingerprint
+from jobs import drill
+from jobs.stages import Stages, scheduler
+
+
+def main(overrides: Sequence[str]) -> int:
+    """0 with report.html written; otherwise the exit code of the stage that failed."""
+    choice, why_local = scheduler("--without-slurm" in overrides)
+    extra = [choice, *(override for override in overrides if not override.startswith("--"))]
+    stages = Stages(compose_config(["experiment=demo", *extra]).runs.root)
+    stages.say(why_local)
+    if choice == "cluster=devcluster":
+        stages.run("a SLURM of three nodes", "devcluster", "start", "nodes=3")
+    stages.run("base weights and parity", "base", "experiment=demo", *extra)
+    stages.run("prepare the text", "prepare", "experiment=demo", *extra)
+    axes = ["optimizer.lr_ratio=0.03,0.3", "mixture=balanced,domain_heavy"]
+    stages.run("submit the sweep", "train", "-m", "hydra/launcher=slurm", "experiment=lr_sweep", *axes, *extra)
+    stages.run("wait for the sweep", "sweep", "experiment=lr_sweep", "--wait", *extra)
+    chosen = ["experiment=demo", "chosen=lr_sweep", *extra]
+    stages.run("plan the full run", "plan", *chosen)
+    stages.run("launch the full run", "launch", *chosen)
+    config = compose_config(chosen)
+    run = config.runs.run(config.name, fingerprint(config))
+    with stages.timed("power loss and recovery"):
+        if not (run.stopped.is_file() or run.drill.is_file()):
+            drill.lose_power(config, run, stages.say)
+        drill.wait_until_done(run, stages.say)
+    stages.run("evaluate before and after", "evaluate", "--run", str(run.root))
+    stages.run("export to Hugging Face", "export", "--run", str(run.root))
+    stages.run("copy the journals to MLflow", "sync", str(config.runs.root))
+    stages.run("report", "report", "--run", str(run.root))
+    stages.finish(f"{run.report}")
+    return 0

@@ -1,0 +1,59 @@
+"""Running verbs one after the other, each in its own process, showing the command and the time it took."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from cpt.core import units
+from cpt.core.artifacts import write_json
+
+
+class Stages:
+    """Prints a headline a stage; `demo.json` in the run root keeps the seconds of each."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.seconds = root, dict[str, float]()
+        self.console = Console(highlight=False, soft_wrap=True, markup=False)
+
+    def run(self, title: str, *command: str) -> None:
+        """One verb. Ends the whole process with the verb's exit code when it fails."""
+        with self.timed(title, "cpt " + shlex.join(command)):
+            code = subprocess.run([sys.executable, "-m", "jobs.cli", *command], check=False).returncode
+        if code:
+            self.console.print(f"\nstopped: `cpt {shlex.join(command)}` ended with exit code {code}; run it alone to see more")
+            sys.exit(code)
+
+    @contextmanager
+    def timed(self, title: str, command: str = "") -> Iterator[None]:
+        self.console.print(f"\n== {len(self.seconds) + 1}. {title}" + (f"\n$ {command}" if command else ""), style="bold")
+        begun = time.monotonic()
+        yield
+        self.seconds[title] = time.monotonic() - begun
+        self.console.print(f"   {title}: {units.duration(self.seconds[title])}", style="dim")
+        write_json(self.root / "demo.json", {"stages": self.seconds})
+
+    def say(self, line: str) -> None:
+        if line:
+            self.console.print(f"   {line}")
+
+    def finish(self, report: str) -> None:
+        self.console.print("\nseconds by stage")
+        for title, seconds in self.seconds.items():
+            self.console.print(f"  {units.duration(seconds):>12}  {title}")
+        self.console.print(f"  {units.duration(sum(self.seconds.values())):>12}  in all\n\nreport: {report}", style="bold")
+
+
+def scheduler(without_slurm: bool) -> tuple[str, str]:
+    """The cluster override, and why it is not SLURM when it is not."""
+    from slurm.devcluster import can_run
+
+    able, reason = (False, "asked for by --without-slurm") if without_slurm else can_run()
+    return ("cluster=devcluster", "") if able else ("cluster=local", f"no SLURM here ({reason}): submitit's local executor; a rank is killed instead of a node")
