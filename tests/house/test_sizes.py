@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from jobs.cli import VERBS
+
 FILE, FUNCTION, ARGUMENTS, ENTRY = 300, 40, 6, 60
 FILE_FENCE, FUNCTION_FENCE, ARGUMENTS_FENCE = 400, 60, 8
 
@@ -31,7 +33,7 @@ def sources(repository: Path) -> list[Path]:
 def measures(repository: Path) -> Iterator[Measure]:
     for path in sources(repository):
         name, text = str(path.relative_to(repository)), path.read_text()
-        entry = path.parent.name == "jobs" and path.name != "cli.py"
+        entry = path.parent.name == "jobs" and path.stem in VERBS
         yield Measure(name, len(text.splitlines()), ENTRY if entry else FILE, ENTRY if entry else FILE_FENCE)
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
