@@ -39,10 +39,12 @@ def attempt_table(name: str, run: standing.RunStanding) -> Table:
 
 
 def trial_table(name: str, trials: Iterable[tuple[int, Sequence[str], str, RunPaths]]) -> Table:
-    """One row per trial."""
+    """One row per trial; of its overrides only those that not every trial has."""
+    trials = list(trials)
+    shared = set[str].intersection(*(set(overrides) for _, overrides, _, _ in trials)) if len(trials) > 1 else set[str]()
     table = Table("trial", "state", "checkpoint", "overrides", title=f"sweep {name}", box=None, title_justify="left")
     for index, overrides, state, run in trials:
-        table.add_row(f"{index:03d}", state, str(recovery.last_step(run)), " ".join(overrides))
+        table.add_row(f"{index:03d}", state, str(recovery.last_step(run)), " ".join(item for item in overrides if item not in shared))
     return table
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -58,7 +57,7 @@ class Trial:
     def _rank(self, run: RunPaths, config: RunConfig, attempt: int, job: Any) -> int:
         meeting = {"MASTER_ADDR": str(job.hostnames[0]), "MASTER_PORT": str(master_port(job.job_id, attempt))}
         fixed = {ATTEMPT: str(attempt), "PYTHONUNBUFFERED": "1"}
-        command = self.rank_command or (sys.executable, "-m", "jobs.cli", "train", "--run", str(run.root))
+        command = script.rank_argv(run, rank_command=self.rank_command)
         with open(run.attempt(attempt).log(job.global_rank), "ab") as log:
             environment = os.environ | script.environment(config) | meeting | fixed
             self._child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
@@ -152,6 +151,7 @@ def _parameters(config: RunConfig, sweep: SweepPaths) -> dict[str, Any]:
 def active(config: RunConfig, runs: Iterable[RunPaths]) -> dict[Path, str]:
     """Of the trials, those that wait or run now, with their state."""
     records = {run.root: JobRecord.load(run.job) for run in runs if run.job.is_file()}
+    records = {root: record for root, record in records.items() if record.scheduler == config.cluster.scheduler}
     if config.cluster.scheduler is Scheduler.local:
         live = (root for root, record in records.items() if process.lives(process.ProcessRecord(pid=int(record.id), started=record.started)))
         return dict.fromkeys(live, "RUNNING")

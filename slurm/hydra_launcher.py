@@ -6,8 +6,9 @@ COMPLETED. Here a trial's config is on disk before anything is queued, so editin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -15,6 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
@@ -29,6 +31,9 @@ from slurm import arrays, submit
 
 _NAMESPACE = "hydra_plugins.cpt_slurm"
 """Hydra takes plugins from this package only; the configs in hydra_conf/hydra name it, `multirun` fills it."""
+
+
+SUBMITTED = "submitted"
 
 
 class Prepared(Protocol):
@@ -47,7 +52,7 @@ class Prepare(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Standing:
-    """One trial after the launch. state: done | submitted, or SLURM's own word for one that was in the queue already."""
+    """One trial after the launch. state: done, `SUBMITTED`, or SLURM's own word for one that was in the queue already."""
 
     index: int
     run: RunPaths
@@ -64,14 +69,17 @@ class Launched:
     trials: Sequence[Standing]
 
 
-def multirun(overrides: Sequence[str], prepare: Prepare, command: Sequence[str]) -> Launched:
-    """Run Hydra's multirun with the plugins of this file. Raises `UserError` before anything is submitted."""
+def multirun(overrides: Sequence[str], prepare: Prepare, command: Sequence[str], rank_command: Sequence[str] = ()) -> Launched:
+    """Run Hydra's multirun with the plugins of this file. Raises `UserError` before anything is submitted.
+
+    `command` is what the user typed, `rank_command` as in `slurm.script.rank_argv`.
+    """
     known = Plugins.instance().class_name_to_class
     known |= {f"{_NAMESPACE}.{plugin.__name__}": plugin for plugin in (SlurmLauncher, TrialSweeper)}
     chosen = [override for override in overrides if not override.startswith(("hydra/launcher=", "hydra/sweeper="))]
     if foreign := [override for override in overrides if override.startswith("hydra/") and override not in ("hydra/launcher=slurm", "hydra/sweeper=trials")]:
         raise UserError(Problem(where="hydra", what=" ".join(foreign), why="trials are sealed and submitted by our own launcher", fix="hydra/launcher=slurm"))
-    task = _Task(prepare, list(command))
+    task = _Task(prepare, list(command), rank_command)
     run_hydra([*chosen, "hydra/launcher=slurm", "hydra/sweeper=trials"], cast(TaskFunction, task))
     assert task.launched is not None
     return task.launched
@@ -80,20 +88,26 @@ def multirun(overrides: Sequence[str], prepare: Prepare, command: Sequence[str])
 class _Task:
     """Travels through Hydra as its task function: brings our `prepare` in and the outcome out."""
 
-    def __init__(self, prepare: Prepare, command: list[str]) -> None:
+    def __init__(self, prepare: Prepare, command: list[str], rank_command: Sequence[str]) -> None:
         self.prepare = prepare
         self.command = command
+        self.rank_command = rank_command
         self.launched: Launched | None = None
 
 
-class TrialSweeper(BasicSweeper):
+class TrialSweeper(Sweeper):
     """All combinations, as the basic sweeper makes them, in one batch; without composing each one first or writing multirun.yaml."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra hands in what it has loaded; the launcher is the one that the config names."""
+        self.loader = hydra_context.config_loader
+        self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> Any:
         """One launch for all trials."""
-        assert self.hydra_context is not None and self.launcher is not None
-        parsed = OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(arguments)
-        (trials,) = self.split_arguments(parsed, None)
+        parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(arguments)
+        (trials,) = BasicSweeper.split_arguments(parsed, None)
+        assert self.launcher is not None
         return self.launcher.launch(trials, initial_job_idx=0)
 
 
@@ -109,46 +123,65 @@ class SlurmLauncher(Launcher):
         trials = [list(trial) for trial in job_overrides]
         configs = compose_trials(trials)
         sweep = configs[0].runs.sweep(configs[0].sweep.name)
-        self.task.launched = launch(sweep, dict(enumerate(configs)), trials, self.task)
+        self.task.launched = launch(sweep, configs, trials, self.task)
         return [JobReturn(overrides=trial, status=JobStatus.COMPLETED, _return_value=None) for trial in trials]
 
 
-def launch(sweep: SweepPaths, configs: dict[int, RunConfig], trials: list[list[str]], task: _Task) -> Launched:
-    """Write and submit the trials that need it, by index into `trials`."""
+def launch(sweep: SweepPaths, configs: Sequence[RunConfig], trials: list[list[str]], task: _Task) -> Launched:
+    """Write and submit those trials that are neither done nor queued. Raises `UserError` with the problems of all, writing nothing."""
     first = configs[0]
-    before = SweepRecord.load(sweep.sweep).trials if sweep.sweep.is_file() else []
-    every = [*before, *(trial for trial in trials if trial not in before)]
-    places = {every.index(trial): config for trial, config in zip(trials, configs.values(), strict=True)}
+    every, places = _places(sweep, configs, trials)
     if problems := [*_one_shape(trials, configs), *_same_as_before(sweep, every, places)]:
         raise UserError(problems)
-    prepared = _prepare_all(sweep, every, places, task)
     submit.require(first)
-    for index, run in prepared.items():
-        run.write(sweep.trial(index))
-    done = {index for index in places if submit.is_done(sweep.trial(index))}
     queued = arrays.active(first, [sweep.trial(index) for index in places])
-    missing = [index for index in sorted(places) if index not in done and sweep.trial(index).root not in queued]
-    job = arrays.submit_trials(first, sweep, [sweep.trial(index) for index in missing]) if missing else ""
-    if missing:
-        SweepRecord(name=first.sweep.name, job=job, command=task.command, trials=every).save(sweep.sweep)
-    standings = [_standing(sweep, index, every, done, queued) for index in sorted(places)]
+    states = {index: _state(sweep.trial(index), queued) for index in sorted(places)}
+    missing = {index: places[index] for index, state in states.items() if state == SUBMITTED}
+    job = _submit(sweep, every, missing, task) if missing else ""
+    standings = [Standing(index=index, run=sweep.trial(index), overrides=every[index], state=state) for index, state in states.items()]
     return Launched(sweep=sweep, job=job, trials=standings)
 
 
-def _prepare_all(sweep: SweepPaths, every: list[list[str]], places: dict[int, RunConfig], task: _Task) -> dict[int, Prepared]:
-    """Trials that have no directory yet, checked; raises `UserError` with the problems of all."""
+def _places(sweep: SweepPaths, configs: Sequence[RunConfig], trials: list[list[str]]) -> tuple[list[list[str]], dict[int, RunConfig]]:
+    """Every trial of the sweep so far with the new ones behind, and where the asked ones stand among them.
+
+    A trial is found again by its overrides, or by its fingerprint when only job policy was changed on the command line.
+    """
+    every = list(SweepRecord.load(sweep.sweep).trials) if sweep.sweep.is_file() else []
+    known = {index: fingerprint(read_config(sweep.trial(index).config)) for index in range(len(every)) if sweep.trial(index).config.is_file()}
+    places: dict[int, RunConfig] = {}
+    for trial, config in zip(trials, configs, strict=True):
+        if trial in every:
+            index = every.index(trial)
+        else:
+            same = [found for found, print_ in known.items() if print_ == fingerprint(config) and found not in places and every[found] not in trials]
+            index = same[0] if same else len(every)
+            every[index : index + 1] = [trial]
+        places[index] = config
+    return every, places
+
+
+def _submit(sweep: SweepPaths, every: list[list[str]], missing: dict[int, RunConfig], task: _Task) -> str:
+    """Check all, seal all, queue all; returns the array's job id."""
     prepared: dict[int, Prepared] = {}
     problems: list[Problem] = []
-    for index, config in places.items():
-        if sweep.trial(index).config.is_file():
-            continue
+    for index, config in missing.items():
         try:
             prepared[index] = task.prepare(config)
         except UserError as error:
             problems += (of_trial(index, every[index], problem) for problem in error.problems)
     if problems:
         raise UserError(_once(problems))
-    return prepared
+    for index, run in prepared.items():
+        run.write(sweep.trial(index))
+    first = next(iter(missing.values()))
+    job = arrays.submit_trials(first, sweep, [sweep.trial(index) for index in missing], task.rank_command)
+    SweepRecord(name=first.sweep.name, job=job, command=task.command, trials=every).save(sweep.sweep)
+    return job
+
+
+def _state(run: RunPaths, queued: Mapping[Path, str]) -> str:
+    return "done" if submit.is_done(run) else queued.get(run.root, SUBMITTED)
 
 
 def _once(problems: list[Problem]) -> list[Problem]:
@@ -159,15 +192,13 @@ def _once(problems: list[Problem]) -> list[Problem]:
     return list(seen.values())
 
 
-def _one_shape(trials: list[list[str]], configs: dict[int, RunConfig]) -> Iterator[Problem]:
+def _one_shape(trials: list[list[str]], configs: Sequence[RunConfig]) -> Iterator[Problem]:
     """An array asks for nodes once, so all of its trials need the same ones."""
-    first = configs[0]
-    for index, config in configs.items():
+    for index, config in enumerate(configs):
         for name in ("slurm", "cluster", "sweep", "run_root"):
-            if getattr(config, name) != getattr(first, name):
-                yield of_trial(
-                    index, trials[index], Problem(where=name, what="differs between trials", why="one sweep is one job array", fix="sweep each apart")
-                )
+            if getattr(config, name) != getattr(configs[0], name):
+                problem = Problem(where=name, what="differs between trials", why="one sweep is one job array", fix="sweep each apart")
+                yield of_trial(index, trials[index], problem)
 
 
 def _same_as_before(sweep: SweepPaths, every: list[list[str]], places: dict[int, RunConfig]) -> Iterator[Problem]:
@@ -177,9 +208,3 @@ def _same_as_before(sweep: SweepPaths, every: list[list[str]], places: dict[int,
         if path.is_file() and fingerprint(read_config(path)) != fingerprint(config):
             why = f"{path} was sealed with other settings, and one table compares all trials"
             yield of_trial(index, every[index], Problem(where="sweep.name", what=config.sweep.name, why=why, fix="sweep.name=<a new name>"))
-
-
-def _standing(sweep: SweepPaths, index: int, every: list[list[str]], done: set[int], queued: dict[Any, str]) -> Standing:
-    run = sweep.trial(index)
-    state = "done" if index in done else queued.get(run.root, "submitted")
-    return Standing(index=index, run=run, overrides=every[index], state=state)

@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -93,15 +92,13 @@ class Watch:
         with ExitStack() as files:
             for rank in range(config.slurm.world_size):
                 log = files.enter_context(open(self.run.attempt(attempt).log(rank), "ab"))
-                self.ranks.append(subprocess.Popen(self._command(), stdout=log, stderr=subprocess.STDOUT, env=_variables(config, attempt, rank)))
+                command = script.rank_argv(self.run, rank_command=self.rank_command)
+                self.ranks.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=_variables(config, attempt, rank)))
             if self.told:
                 self._tell()
             code = self._first_failure()
         self._end_all()
         return code
-
-    def _command(self) -> Sequence[str]:
-        return self.rank_command or (sys.executable, "-m", "jobs.cli", "train", "--run", str(self.run.root))
 
     def _first_failure(self) -> int:
         while True:

@@ -155,7 +155,7 @@ def _why(evidence: Evidence) -> str:
     if evidence.lost_nodes:
         return f"lost {' '.join(evidence.lost_nodes)}, {steps}"
     if cause := evidence.cause:
-        return f"rank {cause.rank} on {cause.host} crashed at step {cause.step}: {cause.signature} {cause.message}".strip() + f", {steps}"
+        return f"rank {cause.rank} on {cause.host} crashed: {cause.signature} {cause.message}".strip() + f", {steps}"
     asked = "told to stop, but did not save in time" if evidence.signaled else "ended without a word from any rank"
     return f"{asked} (srun returned {evidence.code}), {steps}"
 
@@ -207,6 +207,8 @@ def end(run: RunPaths, evidence: Evidence, limits: SlurmConfig) -> Verdict:
         time=time.time(),
     )
     record.save(run.attempt(evidence.attempt).end)
+    if verdict.classification == "trigger":  # obeyed once; the next submission is to go on
+        (run.triggers / "stop").unlink(missing_ok=True)
     return verdict
 
 

@@ -25,8 +25,7 @@ class Origin:
 
 
 def render(config: RunConfig, run: RunPaths, origin: Origin, rank_command: Sequence[str] = ()) -> str:
-    """The batch script of one run. `rank_command` replaces the training command (rehearsals without torch)."""
-    command = rank_command or (origin.python, "-m", "jobs.cli", "train", "--run", str(run.root))
+    """The batch script of one run. `rank_command` as in `rank_argv`."""
     return _fill(
         TEMPLATE.read_text(),
         {
@@ -36,9 +35,14 @@ def render(config: RunConfig, run: RunPaths, origin: Origin, rank_command: Seque
             "python": shlex.quote(origin.python),
             "setup": "\n".join(setup(config)),
             "srun": shlex.join(_srun(config)),
-            "command": shlex.join(command),
+            "command": shlex.join(rank_argv(run, origin.python, rank_command)),
         },
     )
+
+
+def rank_argv(run: RunPaths, python: str = sys.executable, rank_command: Sequence[str] = ()) -> list[str]:
+    """What every rank executes. `rank_command` stands in for training (rehearsals without torch); the run directory comes last."""
+    return [*(rank_command or (python, "-m", "jobs.cli", "train", "--run")), str(run.root)]
 
 
 def job_name(run: RunPaths) -> str:
