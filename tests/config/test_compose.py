@@ -15,8 +15,8 @@ from cpt.core.errors import EXIT_YOURS, MissingInput, Problem, UserError
 
 CHOICES = [
     f"{path.parent.relative_to(CONFIG_FOLDER)}={path.stem}"
-    for path in sorted(CONFIG_FOLDER.glob("*/*.yaml"))
-    if path.parent.name not in ("experiment", "hydra") and path.read_text().strip()
+    for path in sorted(CONFIG_FOLDER.rglob("*.yaml"))
+    if path.parent != CONFIG_FOLDER and path.parent.name != "experiment"
 ]
 EXPERIMENTS = [path.stem for path in sorted((CONFIG_FOLDER / "experiment").glob("*.yaml")) if path.stem != "none"]
 
