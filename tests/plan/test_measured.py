@@ -1,4 +1,4 @@
-"""The planner's activation bytes against the tensors that a real model of the engine saves for its backward pass."""
+"""The planner's bytes against those of a real engine: tensors saved for the backward pass, and checkpoints on disk."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from cpt.config.compose import compose_config
 from cpt.config.model import ModelConfig
 from cpt.config.training import ParallelConfig, Precision, Recompute
-from cpt.plan.memory import layer_activations
+from cpt.plan.memory import checkpoint_bytes, layer_activations
 
 TOKENS = 256
+FORMAT = 0.05
+"""A small model's checkpoint is so much more than its numbers; the share falls with size."""
 MODEL = {
     "name": "probe",
     "hidden_size": 128,
@@ -30,7 +33,11 @@ from cpt.engine import cpu
 cpu.install()
 import torch
 from cpt.config.model import ModelConfig
-from cpt.config.training import ParallelConfig, Precision, Recompute
+import numpy
+from pathlib import Path
+from cpt.checkpoint import sharded
+from cpt.checkpoint.store import CheckpointStore
+from cpt.config.training import OptimizerConfig, ParallelConfig, Precision, Recompute
 from cpt.core.world import World
 from cpt.engine.engine import Engine
 from cpt.engine.parallel import initialize
@@ -51,16 +58,25 @@ def saved(layers, recompute, precision):
     return sum(storage.nbytes() for storage in found.values())
 
 model, length = json.loads(sys.argv[1]), int(sys.argv[2])
+def on_disk(precision):
+    config = ModelConfig(num_layers=2, **model)
+    engine = Engine(config, ParallelConfig(), precision, OptimizerConfig())
+    engine.train_step(numpy.zeros((1, 9), dtype=numpy.int64), 1, 1e-4)
+    folder = Path(sys.argv[3]) / precision
+    folder.mkdir()
+    sharded.save(CheckpointStore(folder), 1, "", engine.module, engine.optimizer, {"step": 1})
+    return sum(path.stat().st_size for path in folder.rglob("*.distcp")) / config.parameters
+
 initialize(World(), ParallelConfig(), 1)
-result = {f"{p}.{r}": (saved(3, r, p) - saved(1, r, p)) / 2 / length for p in Precision for r in Recompute}
+result = {f"{p}.checkpoint": on_disk(p) for p in Precision} | {f"{p}.{r}": (saved(3, r, p) - saved(1, r, p)) / 2 / length for p in Precision for r in Recompute}
 print("RESULT", json.dumps(result))
 """
 
 
 @pytest.fixture(scope="module")
-def measured(repository: Path) -> dict[str, float]:
-    """Bytes per token and layer, by `<precision>.<recompute>`."""
-    command = [sys.executable, "-c", PROBE, json.dumps(MODEL), str(TOKENS)]
+def measured(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    """Bytes per token and layer, by `<precision>.<recompute>`; bytes per parameter, by `<precision>.checkpoint`."""
+    command = [sys.executable, "-c", PROBE, json.dumps(MODEL), str(TOKENS), str(tmp_path_factory.mktemp("checkpoints"))]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=repository, check=False, timeout=300)
     assert ended.returncode == 0, ended.stderr[-2000:]
     found: dict[str, float] = json.loads(ended.stdout.split("RESULT ")[1])
@@ -79,3 +95,10 @@ def test_layer_activations_are_what_a_layer_saves(measured: dict[str, float], pr
 @pytest.mark.parametrize("precision", list(Precision))
 def test_full_recompute_keeps_the_input_alone(measured: dict[str, float], precision: Precision) -> None:
     assert measured[f"{precision}.full"] == 128 * (2 if precision is Precision.bf16 else 4)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("precision", list(Precision))
+def test_checkpoint_bytes_are_what_lies_on_disk(measured: dict[str, float], precision: Precision) -> None:
+    run = compose_config(["experiment=demo", f"train.precision={precision}"])
+    assert measured[f"{precision}.checkpoint"] == pytest.approx(checkpoint_bytes(run) / run.model.parameters, rel=FORMAT)
