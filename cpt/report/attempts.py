@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,8 @@ class Attempt:
     step_seconds: list[float]
     kept_step: int
     """Last of its steps that counts: what came after was computed again by the next attempt."""
+    kept_until: float
+    """When the work that counts was done, its evaluation and checkpoint included."""
     classification: str
     """As in `AttemptEnd`; `lost` also when there is no end."""
     action: str
@@ -53,10 +56,7 @@ class Attempt:
     @property
     def lost_from(self) -> float:
         """From here to `end` the work was lost."""
-        kept = [time for time, step in self.steps if step <= self.kept_step]
-        if not self.lost_steps:
-            return self.end
-        return kept[-1] if kept else self.steps[0][0] - self.step_seconds[0]
+        return min(self.kept_until, self.end) if self.lost_steps else self.end
 
 
 def outage(before: Attempt, after: Attempt) -> float | None:
@@ -69,8 +69,7 @@ def read_attempts(run: RunPaths, rows: Sequence[MetricRow], events: Sequence[Eve
     folders = {paths.number: paths for paths in run.attempts()}
     numbers = sorted({*folders, *(row.attempt for row in rows), *(event.attempt for event in events)})
     raw = [_Raw.read(run.attempt(number), rows, events) for number in numbers]
-    following = [*raw[1:], None]
-    return [item.attempt(later) for item, later in zip(raw, following, strict=True)]
+    return [item.attempt(later) for item, later in itertools.zip_longest(raw, raw[1:])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +96,11 @@ class _Raw:
     def _times(self) -> list[float]:
         return [row.ts_ms / 1000 for row in self.rows] + [event.ts_ms / 1000 for event in self.events]
 
+    def _times_up_to(self, step: int) -> list[float]:
+        """Of rows and saves that belong to kept steps; the attempt's first words count too."""
+        rows = [row.ts_ms / 1000 for row in self.rows if row.step <= step]
+        return rows + [event.ts_ms / 1000 for event in self.events if int(event.fields.get("step", step)) <= step]
+
     @property
     def resume_step(self) -> int:
         fields = self._begin_fields
@@ -109,6 +113,7 @@ class _Raw:
     def attempt(self, later: _Raw | None) -> Attempt:
         trained = [row for row in self.rows if "train/loss" in row.values]
         last = max((row.step for row in trained), default=self.resume_step)
+        kept = min(last, later.resume_step) if later else last
         return Attempt(
             number=self.number,
             begin=self.started,
@@ -118,7 +123,8 @@ class _Raw:
             resume_step=self.resume_step,
             steps=[(row.ts_ms / 1000, row.step) for row in trained],
             step_seconds=[row.values.get("train/step_seconds", 0.0) for row in trained],
-            kept_step=min(last, later.resume_step) if later else last,
+            kept_step=kept,
+            kept_until=max(self._times_up_to(kept), default=self.started),
             classification=self._classification(later),
             action=str(self.end.get("action", "")),
             message=str(self.end.get("message", "")),

@@ -20,7 +20,10 @@ def train_loss(facts: Facts) -> bytes:
         for name, color in colors.items():
             points = facts.series(f"train/loss/{name}")
             if points:
-                axes.plot(*thin(points), color=color, alpha=0.75, linewidth=1.1, marker="." if len(points) < 200 else "", markersize=4, label=name)
+                rare = len(points) < facts.config.train.steps / 3  # a line over long gaps would claim what nobody measured
+                axes.plot(
+                    *thin(points), color=color, alpha=0.75, linewidth=1.1, linestyle="" if rare else "-", marker="o" if rare else "", markersize=4, label=name
+                )
         axes.plot(*thin(facts.series("train/loss")), color=INK, linewidth=2.2, label="whole batch")
         _over_steps(axes, facts, "loss, nats a token")
         axes.legend(ncols=min(6, len(colors) + 1), loc="lower center", bbox_to_anchor=(0.5, 1.0))
@@ -78,7 +81,7 @@ def throughput(facts: Facts) -> bytes:
         for label, value, color in levels:
             axes.axhline(value, color=color, linestyle="--", linewidth=1, label=f"{label}: {value:,.0f}")
         _over_steps(axes, facts, "tokens a second")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.18 * max([value for _, value in points] + [value for _, value, _ in levels]))
         axes.legend(loc="lower right")
         return canvas.png()
 

@@ -63,14 +63,14 @@ class Facts:
         return found if superseded else sorted(dict(found).items())
 
     def group_change(self, group: str) -> tuple[LossChange | None, str]:
-        """Held-out loss of a group before and after, and where it comes from: the evaluation, else first and last of training."""
+        """Held-out loss of a group before and after, and how it was measured: by `cpt evaluate`, else first and last of training."""
         if self.comparison:
-            return next((change for change in self.comparison.groups if change.name == group), None), "cpt evaluate"
+            return next((change for change in self.comparison.groups if change.name == group), None), f"evaluated at step {self.evaluations[-1].step}"
         points = self.series(f"heldout/loss/{group}")
         if len(points) < 2 or points[0][0] != 0:
             return None, ""
         change = LossChange(name=group, group=group, before=points[0][1], after=points[-1][1], bits_before=0.0, bits_after=0.0)
-        return change, f"training, step {points[-1][0]}"
+        return change, f"during training, step {points[-1][0]}"
 
 
 class _Reader:

@@ -11,7 +11,7 @@ from cpt.core import units
 from cpt.evaluate.forgetting import MacroDelta
 from cpt.report import measures
 from cpt.report.facts import Facts
-from cpt.report.page import Card, Html, cards, warnings
+from cpt.report.page import Card, Html, cards, signed, warnings
 
 MIXTURE_TOLERANCE = 0.02
 """Planned and read share of a source may differ by two points before the page says so."""
@@ -27,7 +27,7 @@ def _about_the_base(facts: Facts) -> Iterator[str]:
     if model.base_source is BaseSource.gguf_package:
         yield (
             f"The base is not the original checkpoint: {model.base_path} is the instruct model, dequantized from 4 bit. "
-            "Losses start higher than the original's, and gains include what continued pretraining repairs of that."
+            "Its losses are not the original's, and part of a gain may be repair of that damage."
         )
     if model.base_source is BaseSource.random:
         yield "The base has random weights: this is a rehearsal, its losses say nothing about a real model."
@@ -97,14 +97,14 @@ def headline_cards(facts: Facts) -> Html:
 
 
 def _loss_card(facts: Facts, group: str) -> Card:
-    label = "Domain held-out loss" if group == "domain" else "General held-out loss (forgetting)"
+    label = f"{group.capitalize()} held-out loss"
     change, source = facts.group_change(group)
     if change is None:
         return Card(label, "not run", "cpt evaluate measures it")
     limit = 0.0 if group == "domain" else facts.config.sweep.forgetting_limit
-    bound = f"; limit {limit:+g}" if limit else ""
+    bound = f", limit {limit:+g}" if limit else ""
     return Card(
-        label, f"{change.delta:+.3f}", f"{change.before:.3f} → {change.after:.3f} nats a token{bound} ({source})", "good" if change.delta <= limit else "bad"
+        label, signed(change.delta, 3), f"{change.before:.3f} → {change.after:.3f} nats a token{bound}; {source}", "good" if change.delta <= limit else "bad"
     )
 
 
@@ -119,7 +119,7 @@ def _benchmark_card(facts: Facts, group: str) -> Card:
     tone = ("good" if macro.delta > 0 else "bad") if clear else "plain"
     note = "" if clear else "; within noise"
     return Card(
-        label, f"{100 * macro.delta:+.1f} ± {100 * macro.standard_error:.1f}", f"points, {sum(score.items for score in chosen)} items: {names}{note}", tone
+        label, f"{signed(100 * macro.delta)} ± {100 * macro.standard_error:.1f}", f"points, {sum(score.items for score in chosen)} items: {names}{note}", tone
     )
 
 
@@ -140,7 +140,7 @@ def _restart_card(facts: Facts) -> Card:
 
 
 def _outage_card(facts: Facts) -> Card:
-    label = "From power loss to the next step"
+    label = "Power loss to next step"
     losses = [item.seconds for item in measures.restarts(facts) if item.before.classification == "lost" and item.seconds is not None]
     if not losses:
         return Card(label, "none", "no attempt was lost with its node")
@@ -153,4 +153,4 @@ def _cost_card(facts: Facts) -> Card:
         return Card("Cost", "not run", "no attempt has begun")
     word, ranks = measures.device_word(facts), measures.world_size(facts)
     plan = f"; plan {facts.plan.gpu_hours:.2g} without restarts" if facts.plan else ""
-    return Card("Cost", f"{measures.rank_hours(facts):.2f} {word}-hours", f"{units.duration(measures.wall_seconds(facts))} on {ranks} {word}s{plan}")
+    return Card("Cost", f"{measures.rank_hours(facts):.2f} {word.split()[-1]}-h", f"{units.duration(measures.wall_seconds(facts))} on {ranks} {word}s{plan}")

@@ -25,6 +25,11 @@ def text(value: object) -> str:
     return value.markup if isinstance(value, Html) else html.escape(str(value))
 
 
+def signed(value: float, digits: int = 1) -> str:
+    """With its sign, and a real minus."""
+    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
 def join(parts: Iterable[Html]) -> Html:
     """One after the other."""
     return Html("\n".join(part.markup for part in parts))
@@ -53,7 +58,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], words: Sequenc
     for number, row in enumerate(rows):
         cells = "".join(f'<td class="{_side(i, words)}">{text(cell)}</td>' for i, cell in enumerate(row))
         lines.append(f'<tr class="{"marked" if number in marked else ""}">{cells}</tr>')
-    return Html(f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>')
+    kind = "wide" if len(columns) > 4 else "narrow"
+    return Html(f'<div class="{kind}"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>')
 
 
 def _side(index: int, words: Sequence[int]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cpt.core.records import TrialRow
 from cpt.report import tradeoff
 from cpt.report.facts import Facts
-from cpt.report.page import EMPTY, Html, join, not_run, paragraph, picture, section, table
+from cpt.report.page import EMPTY, Html, join, not_run, paragraph, picture, section, signed, table
 
 
 def losses(facts: Facts) -> Html:
@@ -18,7 +18,7 @@ def losses(facts: Facts) -> Html:
             change.group,
             f"{change.before:.4f}",
             f"{change.after:.4f}",
-            f"{change.delta:+.4f}",
+            signed(change.delta, 4),
             f"{change.bits_before:.3f}",
             f"{change.bits_after:.3f}",
         )
@@ -47,7 +47,7 @@ def benchmarks(facts: Facts) -> Html:
             score.group,
             f"{100 * score.before:.1f}%",
             f"{100 * score.after:.1f}%",
-            f"{100 * score.delta:+.1f} ± {100 * score.standard_error:.1f}",
+            f"{signed(100 * score.delta)} ± {100 * score.standard_error:.1f}",
             str(score.forgotten),
             str(score.gained),
             str(score.items),
@@ -86,7 +86,7 @@ def sweep(facts: Facts) -> Html:
 
 
 def _trial(row: TrialRow, keys: list[str], base: float | None) -> tuple[str, ...]:
-    rise = "" if row.general_loss is None or base is None else f"{row.general_loss - base:+.4f}"
+    rise = "" if row.general_loss is None or base is None else signed(row.general_loss - base, 4)
     return (f"{row.index:03d}", *(str(row.settings.get(key, "")) for key in keys), row.state, _number(row.domain_loss), _number(row.general_loss), rise)
 
 
@@ -104,7 +104,7 @@ def trade(facts: Facts) -> Html:
         return section(title, not_run("Neither a sweep nor an evaluation", f"cpt evaluate --run {facts.run.root}"))
     notes = []
     if run:
-        notes.append(f"This run's point is from {source}.")
+        notes.append(f"This run: {source}.")
     if facts.sweep and run:
         notes.append("Trials are shorter than the run and are measured during training, so compare trials with trials.")
     return section(

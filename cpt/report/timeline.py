@@ -68,7 +68,7 @@ def _steps(axes: Axes, attempt: Attempt, origin: float, unit: float) -> None:
 
 
 def _gaps(axes: Axes, attempts: list[Attempt], origin: float, unit: float) -> None:
-    """Gray where nobody computed: from the last sign of life to the next attempt's first finished step."""
+    """Gray: from the last sign of life to the next attempt's first finished step."""
     for before, after in itertools.pairwise(attempts):
         until = after.first_step_time or after.end
         begin, end = (before.end - origin) / unit, (until - origin) / unit

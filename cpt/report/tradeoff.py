@@ -54,21 +54,22 @@ def _heat_panel(axes: Axes, table: SweepTable, keys: tuple[str, str], name: str)
     grid = np.full((len(ys), len(xs)), np.nan)
     for row in rows:
         grid[ys.index(row.settings.get(keys[1])), xs.index(row.settings.get(keys[0]))] = _loss(row, name)
-    image = axes.imshow(grid, cmap="Oranges" if name == "domain" else "Blues", aspect="auto", alpha=0.75)
-    middle = (np.nanmin(grid) + np.nanmax(grid)) / 2
+    # Domain: greener is better; general: redder forgets more. Only the light end of the scale, so that numbers stay readable.
+    shade = -grid if name == "domain" else grid
+    low, high = float(np.nanmin(shade)), float(np.nanmax(shade))
+    spread = (high - low) or 1.0
+    axes.imshow(shade, cmap="Greens" if name == "domain" else "Reds", aspect="auto", vmin=low - 0.1 * spread, vmax=high + 0.9 * spread)
     base = table.base_domain_loss if name == "domain" else table.base_general_loss
     for (i, j), value in np.ndenumerate(grid):
         delta = "" if base is None else f"\n{value - base:+.3f}"
-        axes.text(
-            j, i, "failed" if np.isnan(value) else f"{value:.3f}{delta}", ha="center", va="center", color="white" if value > middle + 1e-9 and image else INK
-        )
+        axes.text(j, i, "failed" if np.isnan(value) else f"{value:.3f}{delta}", ha="center", va="center", color=INK)
     _frame_chosen(axes, table, keys, (xs, ys))
     axes.set_xticks(range(len(xs)), [str(value) for value in xs])
     axes.set_yticks(range(len(ys)), [str(value) for value in ys] if keys[1] else [""])
     axes.set_xlabel(keys[0])
     axes.set_ylabel(keys[1])
     axes.grid(visible=False)
-    axes.set_title(f"{name} loss{' (and change from the base)' if base is not None else ''}: lower is better")
+    axes.set_title(f"{name} loss{', change from the base' if base is not None else ''}")
 
 
 def _frame_chosen(axes: Axes, table: SweepTable, keys: tuple[str, str], values: tuple[list[object], list[object]]) -> None:
@@ -124,7 +125,15 @@ def _trials(table: SweepTable | None) -> Sequence[tuple[float, float, str, bool]
 
 def _point(axes: Axes, x: float, y: float, label: str, style: dict[str, object]) -> None:
     axes.plot([x], [y], linestyle="", **style)  # type: ignore[arg-type]
-    axes.annotate(label, (x, y), xytext=(9, 5), textcoords="offset points", fontsize=9, color=SOFT)
+    axes.annotate(
+        label,
+        (x, y),
+        xytext=(9, 5),
+        textcoords="offset points",
+        fontsize=9,
+        color=SOFT,
+        bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1},
+    )
 
 
 def mixture_bars(planned: dict[str, float], consumed: dict[str, float], groups: dict[str, str]) -> bytes:

@@ -50,7 +50,10 @@ def restarts(facts: Facts) -> Html:
         f"{len(rows)} attempt(s) in {units.duration(measures.wall_seconds(facts))}; {waste:.1f}% of their time was lost work. "
         "Outage: from an attempt's last sign of life to the next one's first finished step."
     )
-    drawn = picture(timeline(facts.attempts), "Steps on the wall clock. Gray: nobody computed. Red: computed, and lost with the attempt.")
+    drawn = picture(
+        timeline(facts.attempts),
+        "Steps on the wall clock. Red: computed, and lost with the attempt. Gray: from the last sign of life to the next finished step.",
+    )
     return section(title, drawn, table(columns, rows, words=(0, 1, 2, 7)), lead=lead)
 
 

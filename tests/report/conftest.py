@@ -35,6 +35,7 @@ from cpt.core.records import (
     SweepTable,
     TrialRow,
 )
+from cpt.report.write import write_report
 from cpt.tracking.journal import Journal
 
 START = 1_700_000_000.0
@@ -103,7 +104,9 @@ class Training:
         kind, action, code = ("lost", "requeue", -1) if killed else ("done", "done", 0)
         message = "lost node2" if killed else f"finished at step {last}"
         time = self.now - 95 if killed else self.now
-        AttemptEnd(number=number, classification=kind, action=action, code=code, message=message, step=20 if killed else last, time=time).save(self.run.attempt(number).end)
+        AttemptEnd(number=number, classification=kind, action=action, code=code, message=message, step=20 if killed else last, time=time).save(
+            self.run.attempt(number).end
+        )
 
     @staticmethod
     def rate(step: int) -> float:
@@ -112,7 +115,15 @@ class Training:
 
 def mixture_plan() -> MixturePlan:
     shares = [
-        SourceShare(name=n, group=GROUP[n], language={"man_de": "de", "man_fr": "fr"}.get(n, "en"), weight=w, planned_tokens=round(w * 40960), available_tokens=900_000, epochs=w / 20)
+        SourceShare(
+            name=n,
+            group=GROUP[n],
+            language={"man_de": "de", "man_fr": "fr"}.get(n, "en"),
+            weight=w,
+            planned_tokens=round(w * 40960),
+            available_tokens=900_000,
+            epochs=w / 20,
+        )
         for n, w in WEIGHT.items()
     ]
     return MixturePlan(train_tokens=40960, shares=shares, data_hash="5f" * 32)
@@ -122,7 +133,11 @@ def manifest(config: RunConfig) -> DataManifest:
     def split(name: str, kind: str, documents: int, tokens: int) -> SplitRecord:
         return SplitRecord(prefix=f"{name}/{kind}", documents=documents, bytes=tokens * 4, tokens=tokens, sha256="ab" * 32)
 
-    drops = {"listings": {"too short": 812, "near duplicate": 5310, "exact duplicate": 96}, "novels": {"bullet lines": 4}, "man_de": {"stop words": 31, "near duplicate": 18}}
+    drops = {
+        "listings": {"too short": 812, "near duplicate": 5310, "exact duplicate": 96},
+        "novels": {"bullet lines": 4},
+        "man_de": {"stop words": 31, "near duplicate": 18},
+    }
     sources = []
     for name, source in config.corpus.sources.items():
         dropped, train, heldout = drops.get(name, {}), 61_000, 2_000
@@ -188,6 +203,12 @@ def bare_run(tmp_path: Path) -> RunPaths:
     run = config.runs.run(config.name, fingerprint(config))
     write_config(config, run.config)
     return run
+
+
+@pytest.fixture(scope="session")
+def full_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of an untouched full run, drawn once."""
+    return write_report(write_full_run(tmp_path_factory.mktemp("full"))).read_text()
 
 
 @pytest.fixture
