@@ -10,6 +10,7 @@ from cpt.config.compose import compose_config
 
 
 def main(overrides: Sequence[str]) -> int:
+    """Say where the base is and how closely the engine agrees with it."""
     config = compose_config(overrides)
     from cpt.train.base import prepare_base  # torch
 

@@ -13,6 +13,7 @@ from cpt.core.paths import RunPaths
 
 
 def main(overrides: Sequence[str]) -> int:
+    """Say what was exported and how closely it agrees with the engine."""
     parser = argparse.ArgumentParser(prog="cpt export", description=__doc__)
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="run directory")
     run = RunPaths(parser.parse_args(overrides).run.absolute())

@@ -33,6 +33,7 @@ class Stages:
 
     @contextmanager
     def timed(self, title: str, command: str = "") -> Iterator[None]:
+        """Headline before, duration after."""
         self.console.print(f"\n== {len(self.seconds) + 1}. {title}" + (f"\n$ {command}" if command else ""), style="bold")
         begun = time.monotonic()
         yield
@@ -41,10 +42,12 @@ class Stages:
         write_json(self.root / "demo.json", {"stages": self.seconds})
 
     def say(self, line: str) -> None:
+        """One line under the headline; nothing when there is nothing to say."""
         if line:
             self.console.print(f"   {line}")
 
     def finish(self, report: str) -> None:
+        """Seconds by stage, and where the report is."""
         self.console.print("\nseconds by stage")
         for title, seconds in self.seconds.items():
             self.console.print(f"  {units.duration(seconds):>12}  {title}")

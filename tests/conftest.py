@@ -45,3 +45,19 @@ def why_no_gpu() -> str:
 def repository() -> Path:
     """The root of the checkout."""
     return Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run root with the tiny base and the sample corpus, made once."""
+    from tests.ranks import run_ranks
+
+    folder = tmp_path_factory.mktemp("runs")
+    run_ranks(1, _make_root, folder)
+    return folder
+
+
+def _make_root(_world: object, folder: Path) -> None:
+    from tests.tiny import make_root
+
+    make_root(folder)

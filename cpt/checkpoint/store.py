@@ -24,6 +24,7 @@ class CompleteRecord(Artifact):
 
     @property
     def bytes(self) -> int:
+        """All files together."""
         return sum(self.files.values())
 
 
@@ -34,6 +35,7 @@ class CheckpointStore:
         self.folder, self.keep_last = folder, keep_last
 
     def path(self, step: int) -> Path:
+        """Where checkpoint `step` is, once it is complete."""
         return self.folder / f"step_{step:08d}"
 
     def steps(self) -> list[int]:

@@ -65,7 +65,7 @@ def _from_gguf(path: Path, folder: Path) -> None:
     loaded = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **place)
     settings = loaded.config.to_dict()
     settings.pop("quantization_config", None)
-    rebuilt = LlamaForCausalLM(LlamaConfig(**settings))
+    rebuilt: Any = LlamaForCausalLM(LlamaConfig(**settings))
     rebuilt.load_state_dict(loaded.state_dict())
     rebuilt.to(torch.bfloat16).save_pretrained(folder)
     AutoTokenizer.from_pretrained(path.parent, **place).save_pretrained(folder)

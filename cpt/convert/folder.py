@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import safe_open
@@ -65,9 +65,9 @@ class BaseFolder:
         """Tensor `name`, or its part start:stop along `dim`, without reading the rest."""
         with safe_open(self.path / self._locate()[name], framework="pt") as file:
             if dim is None:
-                return file.get_tensor(name)
+                return cast(torch.Tensor, file.get_tensor(name))
             view = file.get_slice(name)
-            return view[start:stop] if dim == 0 else view[:, start:stop]
+            return cast(torch.Tensor, view[start:stop] if dim == 0 else view[:, start:stop])
 
     def _locate(self) -> dict[str, str]:
         """Tensor name -> file name."""
@@ -80,7 +80,7 @@ class BaseFolder:
                 path=single, why="a base folder needs its weights as safetensors", fix=f"put model.safetensors (or shards with an index) into {self.path}"
             )
         with safe_open(single, framework="pt") as file:
-            return {name: single.name for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+            return dict.fromkeys(file.keys(), single.name)
 
 
 def _same(found: Any, expected: Any) -> bool:

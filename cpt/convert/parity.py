@@ -29,6 +29,7 @@ class Reference:
 
     @property
     def loss(self) -> float:
+        """The base's loss on the reference text, nats a token."""
         return next_token_loss(self.logits, self.tokens)
 
 
@@ -55,6 +56,7 @@ def make_reference(folder: Path) -> Reference:
 
 
 def read_reference(folder: Path) -> Reference:
+    """What `make_reference` left in `folder`."""
     tensors = load_file(folder / FILE)
     return Reference(tensors["tokens"], tensors["logits"])
 

@@ -94,7 +94,7 @@ def export_weights(gpt: Any, model: ModelConfig, folder: Path, dtype: torch.dtyp
             tensors.update({name: tensor.to(dtype).contiguous().cpu() for name, tensor in whole.items()})
     if writes:
         save_file(tensors, folder / file, metadata={"format": "pt"})
-    _write_index(folder, {name: file for name in tensors}, sum(t.nbytes for t in tensors.values()))
+    _write_index(folder, dict.fromkeys(tensors, file), sum(t.nbytes for t in tensors.values()))
 
 
 def _parallel_state() -> Any:

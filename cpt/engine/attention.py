@@ -13,7 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 NAME = "torch SDPA"
 
 
-class SdpaCoreAttention(MegatronModule):  # type: ignore[misc]
+class SdpaCoreAttention(MegatronModule):
     """Causal attention with grouped queries, one call for all local heads."""
 
     def __init__(self, config: TransformerConfig, layer_number: int, attn_mask_type: AttnMaskType, attention_type: str, **_: Any) -> None:

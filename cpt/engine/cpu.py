@@ -23,8 +23,7 @@ class _Null:
     def __enter__(self) -> _Null:
         return self
 
-    def __exit__(self, *args: Any) -> bool:
-        return False
+    def __exit__(self, *args: Any) -> None: ...
 
     def query(self) -> bool:
         return True
@@ -69,7 +68,7 @@ def _patch_cuda_module(cuda: Any) -> None:
 def _patch_tensors() -> None:
     tensor: Any = torch.Tensor
     tensor.cuda = lambda self, *args, **kwargs: self
-    torch.nn.Module.cuda = lambda self, *args, **kwargs: self  # type: ignore[method-assign,assignment]
+    torch.nn.Module.cuda = lambda self, *args, **kwargs: self  # type: ignore[method-assign]
     original = tensor.type
 
     def type_of(self: torch.Tensor, *args: Any, **kwargs: Any) -> Any:

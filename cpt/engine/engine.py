@@ -23,7 +23,7 @@ from cpt.config.model import ModelConfig
 from cpt.config.training import OptimizerConfig, ParallelConfig, Precision
 from cpt.engine.model import build_model
 from cpt.engine.optimizer import build_optimizer, set_learning_rate
-from cpt.engine.parallel import counts_once, data_rank, is_last_stage
+from cpt.engine.parallel import counts_once, data_rank
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
@@ -150,10 +150,6 @@ class Engine:
     def describe(self) -> str:
         """The layout in a few letters, for logs and records: `TP2 x PP2 x DP2`."""
         return f"TP{self.parallel.tensor_parallel_size} x PP{self.parallel.pipeline_parallel_size} x DP{data_rank()[1]}"
-
-    @property
-    def reports_loss(self) -> bool:
-        return is_last_stage()
 
 
 def _ddp_config(parallel: ParallelConfig) -> DistributedDataParallelConfig:

@@ -81,6 +81,7 @@ def block_spec(config: TransformerConfig) -> TransformerBlockSubmodules:
 
 
 def padded_vocab_size(model: ModelConfig, parallel: ParallelConfig) -> int:
+    """Rows of the embedding over all tensor-parallel ranks."""
     tensor = parallel.tensor_parallel_size
     return -(-model.vocab_size // tensor) * tensor
 

@@ -45,13 +45,9 @@ def data_rank() -> tuple[int, int]:
     return parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
 
 
-def is_last_stage() -> bool:
-    return bool(parallel_state.is_pipeline_last_stage(ignore_virtual=True))
-
-
 def counts_once() -> bool:
     """One rank per data-parallel replica, on the last stage: whoever adds up losses must not count TP copies."""
-    return is_last_stage() and parallel_state.get_tensor_model_parallel_rank() == 0
+    return bool(parallel_state.is_pipeline_last_stage(ignore_virtual=True)) and parallel_state.get_tensor_model_parallel_rank() == 0
 
 
 def agree_on[T](value: T) -> T:

@@ -15,7 +15,7 @@ from cpt.engine import Engine
 from cpt.engine.parallel import agree_on
 from cpt.train.gate import load_base
 from cpt.train.heldout import Heldout
-from cpt.train.journaling import Recorder
+from cpt.train.journaling import Recorder, Say
 from cpt.train.state import TrainState
 
 
@@ -33,13 +33,13 @@ class Job:
     state: TrainState
 
 
-def build_job(run: RunPaths, config: RunConfig, world: World, attempt: int) -> Job:
+def build_job(run: RunPaths, config: RunConfig, world: World, attempt: int, say: Say) -> Job:
     """Open data, build the engine, then the newest complete checkpoint, or the base through its gate."""
     manifest = open_manifest(config)
     record = RunRecord.load(run.run)
     data = open_mixture(config, manifest, record.mixture)
     engine = Engine(config.model, config.parallel, config.train.precision, config.optimizer)
-    recorder = Recorder(run, attempt, world, data.names)
+    recorder = Recorder(run, attempt, world, data.names, say)
     store = CheckpointStore(run.checkpoints, config.checkpoint.keep_last)
     state = restore(engine, store, config, recorder)
     return Job(config, run, engine, data, Heldout(config, manifest), store, recorder, state)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -20,16 +20,20 @@ from cpt.engine.attention import NAME as ATTENTION
 from cpt.tracking.journal import Journal
 from cpt.train.state import TrainState
 
+Say = Callable[[str], None]
+"""Where lines for people go."""
+
 
 class Recorder:
     """All that a run says about itself, in one place."""
 
-    def __init__(self, run: RunPaths, attempt: int, world: World, sources: Sequence[str]) -> None:
-        self.run, self.attempt, self.world, self.sources = run, attempt, world, sources
+    def __init__(self, run: RunPaths, attempt: int, world: World, sources: Sequence[str], say: Say) -> None:
+        self.run, self.attempt, self.world, self.sources, self.say = run, attempt, world, sources, say
         self.journal = Journal(run, attempt) if world.rank == 0 else None
         self.started = time.monotonic()
 
     def begin(self, resume_step: int, layout: str) -> None:
+        """First event of an attempt: readers take later steps of earlier attempts as superseded."""
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
         self._event(
             "attempt_begin",
@@ -42,11 +46,13 @@ class Recorder:
         )
 
     def parity(self, record: ParityRecord) -> None:
+        """The step-0 gate was passed."""
         if self.journal:
             record.save(self.run.parity)
         self._event("parity", max_abs_difference=record.max_abs_difference, engine_loss=record.engine_loss, base_loss=record.base_loss)
 
     def resumed(self, state: TrainState, checkpoint: str) -> None:
+        """All state came from a checkpoint."""
         self._event("resume", step=state.step, checkpoint=checkpoint, next_sample=state.consumed_samples)
 
     def stepped(self, state: TrainState, batch: Batch, result: StepResult, rate: float, ledger: Mapping[str, int]) -> None:
@@ -68,10 +74,12 @@ class Recorder:
         self._say(f"step {state.step}  loss {result.loss:.4f}  grad norm {result.grad_norm:.3f}  lr {rate:.2e}  {tokens / seconds:.0f} tokens/s")
 
     def metrics(self, state: TrainState, tokens: int, values: Mapping[str, float]) -> None:
+        """One row of the journal."""
         if self.journal:
             self.journal.metrics(state.step, state.consumed_samples, tokens, values)
 
     def evaluated(self, state: TrainState, tokens: int, values: Mapping[str, float]) -> None:
+        """After a held-out evaluation."""
         self.metrics(state, tokens, values)
         shown = "  ".join(f"{name.rsplit('/', 1)[1]} {values[name]:.4f}" for name in ("heldout/loss/domain", "heldout/loss/general") if name in values)
         self._say(f"step {state.step}  held-out loss: {shown}")
@@ -84,6 +92,7 @@ class Recorder:
             self._say(f"step {record.step}  checkpoint of {units.size(record.bytes)} in {units.duration(seconds)}")
 
     def stopped(self, reason: str, state: TrainState) -> None:
+        """The attempt ends by its own will."""
         self._event("stop", reason=reason, step=state.step)
         if self.journal:
             self.journal.close()
@@ -100,4 +109,4 @@ class Recorder:
 
     def _say(self, line: str) -> None:
         if self.journal:
-            print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True)
+            self.say(f"{time.strftime('%H:%M:%S')}  {line}")

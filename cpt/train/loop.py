@@ -33,6 +33,7 @@ def train(job: Job, watch: StopWatch) -> StopReason:
 
 
 def due(step: int, interval: int) -> bool:
+    """An interval of 0 is never due."""
     return interval > 0 and step % interval == 0
 
 

@@ -8,18 +8,19 @@ from cpt.core.errors import EXIT_DONE, EXIT_RESUME
 from cpt.core.paths import RunPaths
 from cpt.core.world import World
 from cpt.train.job import build_job
+from cpt.train.journaling import Say
 from cpt.train.loop import train
 from cpt.train.stop import StopReason, StopWatch
 
 
-def train_run(run: RunPaths, config: RunConfig, world: World, attempt: int) -> int:
+def train_run(run: RunPaths, config: RunConfig, world: World, attempt: int, say: Say = print) -> int:
     """Exit code of this rank: 0 done, 75 resume me. Every rank of the world calls it.
 
     Raises `UserError` for what no other attempt can cure (data, base, gate), anything else when a rank is lost.
     """
     watch = StopWatch(run.triggers)
     engine.initialize(world, config.parallel, config.seed)
-    job = build_job(run, config, world, attempt)
+    job = build_job(run, config, world, attempt, say)
     reason = train(job, watch)
     job.recorder.stopped(reason.name, job.state)
     engine.finalize()

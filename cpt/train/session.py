@@ -36,6 +36,7 @@ class Session:
         return self.engine.logits(tokens)
 
     def close(self) -> None:
+        """Leave the process group, so that another session can be opened."""
         engine.finalize()
 
 

@@ -18,12 +18,15 @@ class TrainState:
     """Of the newest checkpoint; known to all ranks without a look at the file system."""
 
     def advance(self, samples: int) -> None:
+        """One update on `samples` sequences was made."""
         self.step += 1
         self.consumed_samples += samples
 
     def state_dict(self) -> dict[str, int]:
+        """Plain numbers for a checkpoint."""
         return asdict(self)
 
     @classmethod
     def from_state_dict(cls, values: Mapping[str, int]) -> Self:
+        """The inverse of `state_dict`."""
         return cls(**values)
