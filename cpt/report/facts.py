@@ -12,6 +12,7 @@ from cpt.core.errors import UserError
 from cpt.core.paths import RunPaths, SweepPaths
 from cpt.core.records import (
     DataManifest,
+    DrillRecord,
     EvaluationRecord,
     ExportRecord,
     ParityRecord,
@@ -40,6 +41,7 @@ class Facts:
     evaluations: list[EvaluationRecord]
     exported: ExportRecord | None
     stopped: StopRecord | None
+    drill: DrillRecord | None
     sweep: SweepTable | None
     sweep_record: SweepRecord | None
     rows: list[MetricRow]
@@ -116,6 +118,7 @@ def read_facts(run: RunPaths, sweep_name: str) -> Facts:
         evaluations=evaluations,
         exported=reader.load(ExportRecord, run.export_record),
         stopped=reader.load(StopRecord, run.stopped),
+        drill=reader.load(DrillRecord, run.drill),
         sweep=reader.load(SweepTable, sweep.table) if sweep else None,
         sweep_record=reader.load(SweepRecord, sweep.sweep) if sweep else None,
         rows=rows,

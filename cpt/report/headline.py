@@ -140,7 +140,9 @@ def _restart_card(facts: Facts) -> Card:
 
 
 def _outage_card(facts: Facts) -> Card:
-    label = "Power loss to next step"
+    label = "Power loss to next step" if facts.config.cluster.scheduler is Scheduler.slurm else "Kill to next step"
+    if facts.drill and facts.drill.seconds_to_next_step:
+        return Card(label, f"{facts.drill.seconds_to_next_step:.0f} s", f"{facts.drill.what} at step {facts.drill.step}, on purpose")
     losses = [item.seconds for item in measures.restarts(facts) if item.before.classification == "lost" and item.seconds is not None]
     if not losses:
         return Card(label, "none", "no attempt was lost with its node")

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from cpt.core.records import DrillRecord
 from cpt.report.attempts import Attempt
 from cpt.report.canvas import AGAIN, GOOD, INK, LOST, SOFT, Canvas
 
@@ -15,7 +16,7 @@ STARTING = "#b9c6d6"
 _LEGEND = (("start-up", STARTING), ("training", GOOD), ("lost with the attempt", LOST), ("computed again", AGAIN))
 
 
-def timeline(attempts: list[Attempt]) -> bytes:
+def timeline(attempts: list[Attempt], drill: DrillRecord | None) -> bytes:
     """Steps over time above, one bar per attempt below; both in minutes (or hours) since the first attempt began."""
     origin = attempts[0].begin
     unit, name = (3600.0, "hours") if attempts[-1].end - origin > 7200 else (60.0, "minutes")
@@ -27,6 +28,8 @@ def timeline(attempts: list[Attempt]) -> bytes:
             _bar(below, row, _phases(attempt, reached), (origin, unit))
             reached = max(reached, attempt.last_step)
         _gaps(above, attempts, origin, unit)
+        if drill:
+            _mark(above, drill, (drill.time - origin) / unit)
         above.set_ylabel("step")
         above.yaxis.set_major_locator(MaxNLocator(integer=True))
         above.legend(handles=[Patch(color=color, label=label) for label, color in _LEGEND], ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
@@ -65,6 +68,12 @@ def _steps(axes: Axes, attempt: Attempt, origin: float, unit: float) -> None:
     if attempt.lost_steps:
         axes.plot([x for x, _ in lost], [y for _, y in lost], color=LOST, marker=".", markersize=4)
         axes.axvspan((attempt.lost_from - origin) / unit, (attempt.end - origin) / unit, color=LOST, alpha=0.12, linewidth=0)
+
+
+def _mark(axes: Axes, drill: DrillRecord, x: float) -> None:
+    """When something was taken away on purpose."""
+    axes.axvline(x, color=LOST, linewidth=1.6)
+    axes.annotate(f"{drill.what} ", (x, 0.9), xycoords=("data", "axes fraction"), ha="right", fontsize=9, color=LOST)
 
 
 def _gaps(axes: Axes, attempts: list[Attempt], origin: float, unit: float) -> None:

@@ -51,7 +51,7 @@ def restarts(facts: Facts) -> Html:
         "Outage: from an attempt's last sign of life to the next one's first finished step."
     )
     drawn = picture(
-        timeline(facts.attempts),
+        timeline(facts.attempts, facts.drill),
         "Steps on the wall clock. Red: computed, and lost with the attempt. Gray: from the last sign of life to the next finished step.",
     )
     return section(title, drawn, table(columns, rows, words=(0, 1, 2, 7)), lead=lead)

@@ -20,6 +20,7 @@ from cpt.core.records import (
     AttemptEnd,
     BenchmarkScore,
     DataManifest,
+    DrillRecord,
     EvaluationRecord,
     ExportRecord,
     MixturePlan,
@@ -36,7 +37,7 @@ from cpt.core.records import (
     TrialRow,
 )
 from cpt.report.write import write_report
-from cpt.tracking.journal import Journal
+from cpt.tracking.journal import Journal, read_metrics
 
 START = 1_700_000_000.0
 BASE = {"listings": 3.92, "novels": 3.41, "dictionary": 3.78, "man_de": 2.35, "man_fr": 2.11}
@@ -77,6 +78,7 @@ class Training:
             if not killed:
                 journal.event("stop", reason="done", step=last)
         if killed:
+            self.lost_at = self.now
             self.now += 95
         self.end(number, last, killed)
 
@@ -232,6 +234,9 @@ def write_full_run(root: Path) -> RunPaths:
     training = Training(run, START)
     training.attempt(0, 0, 23, "node2", killed=True)
     training.attempt(1, 20, 40, "node3", killed=False)
+    again = min(row.ts_ms for row in read_metrics(run) if row.attempt == 1) / 1000
+    at = training.lost_at + 3
+    DrillRecord(what="node2 lost power", time=at, attempt=0, step=23, seconds_to_next_step=again - at).save(run.drill)
     StopRecord(reason="done", step=40, attempt=1).save(run.stopped)
     for label in ("before", "after"):
         evaluation(label).save(run.evaluation(label))

@@ -68,4 +68,4 @@ def test_attempt_that_never_stepped_is_drawn_and_has_no_outage(bare_run: RunPath
         journal.event("attempt_begin", resume_step=0, world_size=6)
     known = facts(bare_run)
     assert [restart.seconds for restart in measures.restarts(known)] == [None]
-    assert timeline(known.attempts).startswith(b"\x89PNG")
+    assert timeline(known.attempts, known.drill).startswith(b"\x89PNG")

@@ -75,6 +75,7 @@ def test_pictures_are_pngs_of_the_pages_width(full_page: str) -> None:
         "−2.0 ± 2.4",
         "40 / 40 steps",
         "lost; 3 step(s) computed again",
+        '<div class="value">145 s</div><div class="detail">node2 lost power at step 23, on purpose',
         "near duplicate 5,310, too short 812, exact duplicate 96",
         "Chosen: trial 002, lowest domain loss of 3 trial(s)",
         "passed: largest logit difference 2.40e-06, allowed 1e-05",
@@ -192,3 +193,8 @@ def test_thinning_keeps_every_spike() -> None:
     assert len(xs) <= 2000 and (54_321.0, 9.0) in set(zip(xs, ys, strict=True)) and min(ys) == -3.0
     assert xs == sorted(xs)
     assert thin(points[:50])[0] == [float(step) for step in range(50)]
+
+
+def test_a_loss_that_nobody_timed_is_measured_from_the_last_sign_of_life(full_run: RunPaths) -> None:
+    full_run.drill.unlink()
+    assert '<div class="value">148 s</div><div class="detail">from the last sign of life' in first_screen(full_run)
