@@ -32,7 +32,7 @@ class Attempt:
     kept_until: float
     """When the work that counts was done, its evaluation and checkpoint included."""
     classification: str
-    """As in `AttemptEnd`; `lost` also when there is no end."""
+    """As in `AttemptEnd`; `lost` also when it began and never ended, `running`, or `not recorded` when started by hand."""
     action: str
     message: str
     begin_fields: dict[str, Any] = field(default_factory=dict)
@@ -137,7 +137,13 @@ class _Raw:
         return min(end, later.started) if later and later.started else end
 
     def _classification(self, later: _Raw | None) -> str:
-        return str(self.end.get("classification") or ("lost" if later else "running"))
+        """The scheduler's word, else training's own, else what their absence means."""
+        said = [str(event.fields.get("reason")) for event in self.events if event.name == "stop"]
+        if word := str(self.end.get("classification", "")) or (said[-1] if said else ""):
+            return word
+        if not later:
+            return "running"
+        return "lost" if self.begin else "not recorded"
 
 
 def _plain(paths: AttemptPaths, which: str) -> dict[str, Any]:

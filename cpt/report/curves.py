@@ -52,15 +52,15 @@ def optimizer(facts: Facts) -> bytes:
         left, right = canvas.axes(2)
         left.plot(*thin(facts.series("train/lr")), color=GENERAL)
         left.set_title("learning rate")
-        left.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+        left.yaxis.set_major_formatter("{x:.1e}")
         left.set_ylim(bottom=0)
         right.plot(*thin(facts.series("train/grad_norm")), color=GENERAL)
         right.axhline(facts.config.optimizer.clip_grad, color=SOFT, linestyle="--", linewidth=1)
         right.annotate(
-            "clipped above", (1, facts.config.optimizer.clip_grad), xycoords=("axes fraction", "data"), color=SOFT, fontsize=8, ha="right", va="bottom"
+            "clipped above ", (1, facts.config.optimizer.clip_grad), xycoords=("axes fraction", "data"), color=SOFT, fontsize=8, ha="right", va="bottom"
         )
         right.set_title("gradient norm")
-        right.set_ylim(bottom=0)
+        right.set_ylim(0, 1.15 * max([facts.config.optimizer.clip_grad, *(value for _, value in facts.series("train/grad_norm"))]))
         for axes in (left, right):
             _over_steps(axes, facts, "")
         return canvas.png()

@@ -51,7 +51,9 @@ def test_an_attempt_without_end_is_lost_when_another_followed_and_running_when_n
     for number in (0, 1):
         full_run.attempt(number).end.unlink()
     first, second = facts(full_run).attempts
-    assert (first.classification, second.classification) == ("lost", "running")
+    assert (first.classification, second.classification) == ("lost", "done")  # training itself said done
+    full_run.events(1).unlink()
+    assert facts(full_run).attempts[1].classification == "running"
     assert first.end == first.steps[-1][0]
 
 
@@ -59,6 +61,8 @@ def test_damaged_begin_and_missing_folder_fall_back_to_the_journal(full_run: Run
     full_run.attempt(0).begin.write_bytes(b"\0\0\0")
     first, _ = facts(full_run).attempts
     assert first.nodes == [] and first.begin == pytest.approx(first.steps[0][0], abs=60) and first.begin_fields["world_size"] == 6
+    full_run.attempt(0).end.unlink()
+    assert facts(full_run).attempts[0].classification == "not recorded"
 
 
 def test_attempt_that_never_stepped_is_drawn_and_has_no_outage(bare_run: RunPaths) -> None:
