@@ -20,7 +20,9 @@ class Attempt:
     number: int
     begin: float
     end: float
-    """Its last sign of life: the scheduler's word, or the last line it journaled."""
+    """When its nodes were free again: the scheduler's word, or the last file it touched."""
+    last_word: float
+    """The last line that training journaled; survivors of a lost node may touch files long after."""
     nodes: list[str]
     job: str
     resume_step: int
@@ -55,13 +57,13 @@ class Attempt:
 
     @property
     def lost_from(self) -> float:
-        """From here to `end` the work was lost."""
-        return min(self.kept_until, self.end) if self.lost_steps else self.end
+        """From here to `last_word` the work was lost."""
+        return min(self.kept_until, self.last_word) if self.lost_steps else self.last_word
 
 
 def outage(before: Attempt, after: Attempt) -> float | None:
-    """Seconds from the last sign of life of one attempt to the first finished step of the next; None when it finished none."""
-    return None if after.first_step_time is None else after.first_step_time - before.end
+    """Seconds from the last journaled line of one attempt to the first finished step of the next; None when it finished none."""
+    return None if after.first_step_time is None else after.first_step_time - before.last_word
 
 
 def read_attempts(run: RunPaths, rows: Sequence[MetricRow], events: Sequence[EventRow]) -> list[Attempt]:
@@ -118,6 +120,7 @@ class _Raw:
             number=self.number,
             begin=self.started,
             end=self._ended(later),
+            last_word=max(self._times, default=self._ended(later)),
             nodes=[str(node) for node in self.begin.get("nodes", [])],
             job=str(self.begin.get("job", "")),
             resume_step=self.resume_step,

@@ -33,7 +33,7 @@ def train_loss(facts: Facts) -> bytes:
 def heldout_loss(facts: Facts) -> bytes:
     """Domain and general means in full strength, sources thin behind them."""
     colors = source_colors(facts.groups)
-    with Canvas(3.6) as canvas:
+    with Canvas(4.0) as canvas:
         panels = canvas.axes(2)
         for axes, group in zip(panels, GROUP_COLORS, strict=True):
             for name in (name for name, own in facts.groups.items() if own == group):
@@ -42,7 +42,7 @@ def heldout_loss(facts: Facts) -> bytes:
             axes.plot(*thin(mean), color=GROUP_COLORS[group], linewidth=2.6, marker="o", markersize=4, label=f"{group} mean")
             axes.set_title(f"{group}: held-out loss")
             _over_steps(axes, facts, "nats a token")
-            axes.legend()
+            axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2))
         return canvas.png()
 
 
@@ -82,7 +82,7 @@ def throughput(facts: Facts) -> bytes:
             axes.axhline(value, color=color, linestyle="--", linewidth=1, label=f"{label}: {value:,.0f}")
         _over_steps(axes, facts, "tokens a second")
         axes.set_ylim(0, 1.18 * max([value for _, value in points] + [value for _, value, _ in levels]))
-        axes.legend(loc="lower right")
+        axes.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
         return canvas.png()
 
 

@@ -147,7 +147,7 @@ def _outage_card(facts: Facts) -> Card:
     if not losses:
         return Card(label, "none", "no attempt was lost with its node")
     several = f"worst of {len(losses)}; " if len(losses) > 1 else ""
-    return Card(label, f"{max(losses):.0f} s", f"{several}from the last sign of life to the next finished step")
+    return Card(label, f"{max(losses):.0f} s", f"{several}from the last journaled line to the next finished step")
 
 
 def _cost_card(facts: Facts) -> Card:

@@ -17,7 +17,7 @@ class Restart:
     before: Attempt
     after: Attempt
     seconds: float | None
-    """From the last sign of life to the next finished step."""
+    """From the last journaled line to the next finished step."""
 
 
 def restarts(facts: Facts) -> list[Restart]:
@@ -50,7 +50,7 @@ def wall_seconds(facts: Facts) -> float:
 def wasted_share(facts: Facts) -> float:
     """Part of the attempts' time whose work was lost."""
     total = sum(attempt.end - attempt.begin for attempt in facts.attempts)
-    return sum(attempt.end - attempt.lost_from for attempt in facts.attempts) / total if total else 0.0
+    return sum(attempt.last_word - attempt.lost_from for attempt in facts.attempts) / total if total else 0.0
 
 
 def step_seconds(facts: Facts) -> float | None:

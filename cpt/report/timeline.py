@@ -12,8 +12,8 @@ from cpt.core.records import DrillRecord
 from cpt.report.attempts import Attempt
 from cpt.report.canvas import AGAIN, GOOD, INK, LOST, SOFT, Canvas
 
-STARTING = "#b9c6d6"
-_LEGEND = (("start-up", STARTING), ("training", GOOD), ("lost with the attempt", LOST), ("computed again", AGAIN))
+STARTING, ENDING = "#b9c6d6", "#dde3ea"
+_LEGEND = (("start-up", STARTING), ("training", GOOD), ("lost with the attempt", LOST), ("computed again", AGAIN), ("ending", ENDING))
 
 
 def timeline(attempts: list[Attempt], drill: DrillRecord | None) -> bytes:
@@ -32,7 +32,7 @@ def timeline(attempts: list[Attempt], drill: DrillRecord | None) -> bytes:
             _mark(above, drill, (drill.time - origin) / unit)
         above.set_ylabel("step")
         above.yaxis.set_major_locator(MaxNLocator(integer=True))
-        above.legend(handles=[Patch(color=color, label=label) for label, color in _LEGEND], ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        above.legend(handles=[Patch(color=color, label=label) for label, color in _LEGEND], ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.0))
         below.set_yticks(range(len(attempts)), [f"attempt {attempt.number}" for attempt in attempts])
         below.invert_yaxis()
         below.grid(axis="y", visible=False)
@@ -50,7 +50,8 @@ def _phases(attempt: Attempt, reached: int) -> list[Phase]:
         return [(attempt.begin, attempt.end, STARTING)]
     first = attempt.steps[0][0] - attempt.step_seconds[0]
     again = max([time for time, step in attempt.steps if step <= reached], default=first)
-    phases = [(attempt.begin, first, STARTING), (first, again, AGAIN), (again, attempt.lost_from, GOOD), (attempt.lost_from, attempt.end, LOST)]
+    phases = [(attempt.begin, first, STARTING), (first, again, AGAIN), (again, attempt.lost_from, GOOD)]
+    phases += [(attempt.lost_from, attempt.last_word, LOST), (attempt.last_word, attempt.end, ENDING)]
     return [phase for phase in phases if phase[1] > phase[0]]
 
 
@@ -67,7 +68,7 @@ def _steps(axes: Axes, attempt: Attempt, origin: float, unit: float) -> None:
     axes.plot([x for x, _ in kept], [y for _, y in kept], color=INK, marker="." if len(points) < 200 else "", markersize=4)
     if attempt.lost_steps:
         axes.plot([x for x, _ in lost], [y for _, y in lost], color=LOST, marker=".", markersize=4)
-        axes.axvspan((attempt.lost_from - origin) / unit, (attempt.end - origin) / unit, color=LOST, alpha=0.12, linewidth=0)
+        axes.axvspan((attempt.lost_from - origin) / unit, (attempt.last_word - origin) / unit, color=LOST, alpha=0.12, linewidth=0)
 
 
 def _mark(axes: Axes, drill: DrillRecord, x: float) -> None:
@@ -77,13 +78,13 @@ def _mark(axes: Axes, drill: DrillRecord, x: float) -> None:
 
 
 def _gaps(axes: Axes, attempts: list[Attempt], origin: float, unit: float) -> None:
-    """Gray: from the last sign of life to the next attempt's first finished step."""
+    """Gray: from the last journaled line to the next attempt's first finished step."""
     for before, after in itertools.pairwise(attempts):
         until = after.first_step_time or after.end
-        begin, end = (before.end - origin) / unit, (until - origin) / unit
+        begin, end = (before.last_word - origin) / unit, (until - origin) / unit
         axes.axvspan(begin, end, color=SOFT, alpha=0.10, linewidth=0)
         axes.annotate(
-            f"{before.classification}: {until - before.end:.0f} s",
+            f"{before.classification}: {until - before.last_word:.0f} s",
             ((begin + end) / 2, 0.04),
             xycoords=("data", "axes fraction"),
             ha="center",

@@ -48,11 +48,11 @@ def restarts(facts: Facts) -> Html:
     waste = 100 * measures.wasted_share(facts)
     lead = (
         f"{len(rows)} attempt(s) in {units.duration(measures.wall_seconds(facts))}; {waste:.1f}% of their time was lost work. "
-        "Outage: from an attempt's last sign of life to the next one's first finished step."
+        "Outage: from an attempt's last journaled line to the next one's first finished step."
     )
     drawn = picture(
         timeline(facts.attempts, facts.drill),
-        "Steps on the wall clock. Red: computed, and lost with the attempt. Gray: from the last sign of life to the next finished step.",
+        "Steps on the wall clock. Red: computed, and lost with the attempt. Gray: from the last journaled line to the next finished step.",
     )
     return section(title, drawn, table(columns, rows, words=(0, 1, 2, 7)), lead=lead)
 

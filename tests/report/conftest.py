@@ -105,7 +105,7 @@ class Training:
     def end(self, number: int, last: int, killed: bool) -> None:
         kind, action, code = ("lost", "requeue", -1) if killed else ("done", "done", 0)
         message = "lost node2" if killed else f"finished at step {last}"
-        time = self.now - 95 if killed else self.now
+        time = self.now - 75 if killed else self.now
         AttemptEnd(number=number, classification=kind, action=action, code=code, message=message, step=20 if killed else last, time=time).save(
             self.run.attempt(number).end
         )

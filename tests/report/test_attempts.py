@@ -7,7 +7,7 @@ import pytest
 from cpt.core.paths import RunPaths
 from cpt.report import measures
 from cpt.report.facts import Facts, read_facts
-from cpt.report.timeline import AGAIN, LOST, _phases, timeline
+from cpt.report.timeline import AGAIN, ENDING, GOOD, LOST, STARTING, _phases, timeline
 from cpt.tracking.journal import Journal
 
 
@@ -24,7 +24,7 @@ def test_a_lost_node_costs_steps_and_an_outage(full_run: RunPaths) -> None:
     (restart,) = measures.restarts(known)
     stamps = {(row.attempt, row.step): row.ts_ms / 1000 for row in known.rows if "train/loss" in row.values}
     assert restart.seconds == pytest.approx(stamps[1, 21] - stamps[0, 23], abs=0.01)
-    assert first.end - first.lost_from == pytest.approx(sum(first.step_seconds[-3:]), abs=0.01)  # evaluation and save of step 20 were not lost
+    assert first.last_word - first.lost_from == pytest.approx(sum(first.step_seconds[-3:]), abs=0.01)  # evaluation and save of step 20 were not lost
 
 
 def test_rank_hours_count_every_attempt_by_its_own_ranks(full_run: RunPaths) -> None:
@@ -42,7 +42,7 @@ def test_consumed_tokens_and_shares_count_no_step_twice(full_run: RunPaths) -> N
 
 def test_phases_of_the_bars(full_run: RunPaths) -> None:
     first, second = facts(full_run).attempts
-    assert [color for *_, color in _phases(first, 0)][-1] == LOST
+    assert [color for *_, color in _phases(first, 0)] == [STARTING, GOOD, LOST, ENDING]
     again = [phase for phase in _phases(second, first.last_step) if phase[2] == AGAIN]
     assert again[0][1] - again[0][0] == pytest.approx(sum(second.step_seconds[:3]), abs=0.01)
 

@@ -197,4 +197,4 @@ def test_thinning_keeps_every_spike() -> None:
 
 def test_a_loss_that_nobody_timed_is_measured_from_the_last_sign_of_life(full_run: RunPaths) -> None:
     full_run.drill.unlink()
-    assert '<div class="value">148 s</div><div class="detail">from the last sign of life' in first_screen(full_run)
+    assert '<div class="value">148 s</div><div class="detail">from the last journaled line' in first_screen(full_run)
