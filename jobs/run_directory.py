@@ -16,6 +16,7 @@ from cpt.core.artifacts import write_text
 from cpt.core.errors import MissingInput, Problem, UserError
 from cpt.core.paths import RunPaths
 from cpt.core.records import PlanRecord, RunRecord
+from cpt.tracking.store import ensure_store
 from slurm.script import Origin, render
 
 _VERSIONS = ("cpt", "hydra-core", "submitit", "torch", "megatron-core", "transformers", "numpy")
@@ -31,6 +32,7 @@ class Prepared:
 
     def write(self, run: RunPaths) -> None:
         """The sealed config last: a directory that has one is whole."""
+        ensure_store(self.config)  # before any task exists: concurrent migrations of a new database fail
         self.record.save(run.run)
         self.plan.save(run.plan)
         write_text(run.script, render(self.config, run, Origin()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,14 +45,13 @@ def connect(uri: str) -> MlflowClient:
     """A client with short retries: the defaults block four minutes on a dead server. Raises `UserError` without mlflow."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    try:
-        from mlflow import MlflowClient
+    missing = [name for name in ("mlflow", *(["sqlalchemy"] if uri.startswith("sqlite") else [])) if importlib.util.find_spec(name) is None]
+    if missing:
+        fix = 'uv pip install -e ".[tracking]", tracking.uri=http://<server>, or tracking=none'
+        raise UserError(Problem(where="tracking.uri", what=f"{uri} needs {missing[0]}", why="the base installs only MLflow's client", fix=fix))
+    from mlflow import MlflowClient
 
-        return MlflowClient(tracking_uri=uri)
-    except ModuleNotFoundError as error:
-        raise UserError(
-            Problem(where="tracking.uri", what=f"{uri} needs {error.name}", why="the base installs only the client", fix='uv pip install -e ".[tracking]"')
-        ) from None
+    return MlflowClient(tracking_uri=uri)
 
 
 _ENVIRONMENT = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import socket
@@ -19,7 +20,7 @@ import pytest
 
 from cpt.config.seal import write_config
 from cpt.core.artifacts import write_json
-from cpt.core.errors import MissingInput
+from cpt.core.errors import MissingInput, UserError
 from cpt.core.paths import RunPaths, SweepPaths
 from cpt.core.records import StopRecord
 from cpt.tracking.journal import Journal
@@ -177,6 +178,15 @@ def test_store_is_made_once_and_an_existing_one_costs_no_import(root: Path) -> N
         f"ensure_store(RunConfig(run_root={str(root)!r})); print('mlflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+def test_without_sqlalchemy_the_user_is_told_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sqlalchemy" else find(name))
+    with pytest.raises(UserError, match=r"needs sqlalchemy[\s\S]*\[tracking\]"):
+        ensure_store(tiny_config(tmp_path))
+    ensure_store(tiny_config(tmp_path, "tracking=none"))
+    assert not (tmp_path / "mlflow.db").exists()
 
 
 @pytest.mark.slow
