@@ -10,10 +10,11 @@ import sys
 import time
 from pathlib import Path
 
-from cpt.core.artifacts import write_json
+from cpt.core.artifacts import write_json, write_text
 from cpt.core.paths import RunPaths
 from cpt.core.records import RankRecord, StopRecord
 from slurm.environment import attempt_from_environment, world_from_environment
+from slurm.rank import exit_code
 
 
 def main() -> int:
@@ -27,13 +28,26 @@ def main() -> int:
     while step < behave["steps"] and not told:
         time.sleep(behave["seconds"])
         step += 1
+        meet(run.attempt(attempt).root / "beat", world, step, told)
         misbehave(behave["crash"], run, world, attempt, step)
         if world.rank == 0 and step % behave["save_every"] == 0:
             write_json(run.latest, {"step": step})
     if world.rank == 0:
         write_json(run.latest, {"step": step})
         StopRecord(reason="signal" if told else "done", step=step, attempt=attempt).save(run.stopped)
-    return 75 if told else 0
+    return exit_code(75 if told else 0, world)
+
+
+def meet(folder, world, step, told):
+    """All ranks are at this step, as after an all-reduce; without this a slow rank's crash would find the others far ahead."""
+    folder.mkdir(exist_ok=True)
+    write_text(folder / str(world.rank), str(step))
+    while not told and any(int(read(folder / str(rank))) < step for rank in range(world.world_size)):
+        time.sleep(0.01)
+
+
+def read(path):
+    return path.read_text() if path.exists() else "0"
 
 
 def misbehave(crash, run, world, attempt, step):
