@@ -1,0 +1,92 @@
+"""What sbatch gets, as text: recorded in tests/golden, checked by shellcheck, safe against odd values.
+
+After a change that is meant: UPDATE_GOLDEN=1 pytest tests/slurm/test_script.py
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cpt.config.compose import compose_config
+from cpt.config.run import RunConfig
+from cpt.core.paths import RunPaths
+from slurm.script import TEMPLATE, Origin, job_name, render
+
+ORIGIN = Origin(python="/opt/cpt/.venv/bin/python", folder=Path("/home/me/cpt"))
+
+CASES = {
+    "demo": ["experiment=demo", "cluster.slurm_conf=/tmp/cpt-devcluster/slurm.conf"],
+    "ellama_70b": ["experiment=ellama_70b"],
+    "odd": ["train.train_tokens=81920", "cluster=h100_ib"],
+}
+
+
+def composed(name: str) -> RunConfig:
+    """`odd` has values that a shell would take apart, also such as validation refuses."""
+    config = compose_config(CASES[name], validated=False)
+    if name == "odd":
+        config.name = "it's\n$(touch pwned)"
+        config.cluster.account = "my lab"
+        config.cluster.setup = ["module load cuda/12.8", "source .venv/bin/activate"]
+        config.cluster.environment = {"NCCL_IB_HCA": "=mlx5_0,mlx5_1", "GREETING": "it's $HOME; `id`"}
+        config.slurm.exclude = ["node7", "node9"]
+        config.slurm.extra = {"exclusive": "", "comment": "a b"}
+    return config
+
+
+def script(name: str, root: str = "/home/me/cpt/runs/") -> str:
+    return render(composed(name), RunPaths(Path(root) / name), ORIGIN)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_scripts_are_the_recorded_ones(repository: Path, name: str) -> None:
+    golden = repository / "tests" / "golden" / f"{name}.sbatch"
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.write_text(script(name))
+    assert script(name) == golden.read_text()
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+@pytest.mark.parametrize("name", CASES)
+def test_scripts_pass_shellcheck(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "run.sbatch"
+    path.write_text(script(name))
+    checked = subprocess.run(["shellcheck", "--severity=warning", "--exclude=SC1091", str(path)], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_values_reach_the_shell_whole(tmp_path: Path) -> None:
+    """The lines before the ranks, executed by bash: nothing of a value is taken for code."""
+    text = script("odd", root=f"{tmp_path}/100% 'odd' $(touch pwned)/")
+    head = text.partition("# ---- this attempt")[0].replace("module load", ": module load").replace("source .venv", ": source .venv")
+    show = 'printf "%s\\n" "$run" "$python" "$GREETING" "$NCCL_IB_HCA" "$OMP_NUM_THREADS"'
+    done = subprocess.run(["bash", "-c", f"{head}\n{show}"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        f"{tmp_path}/100% 'odd' $(touch pwned)/odd",
+        "/opt/cpt/.venv/bin/python",
+        "it's $HOME; `id`",
+        "=mlx5_0,mlx5_1",
+        "1",
+    ]
+    assert not (tmp_path / "pwned").exists()
+    assert "--output='" in text and "100%% " in text, "a percent sign is a pattern in the names of SLURM's files"
+
+
+def test_every_placeholder_of_the_template_is_filled() -> None:
+    assert "@run@" in TEMPLATE.read_text()
+    assert not any(f"@{name}@" in script("demo") for name in ("title", "directives", "run", "python", "setup", "srun", "command"))
+
+
+def test_one_name_per_directory() -> None:
+    here, there = RunPaths(Path("/a/runs/demo-1")), RunPaths(Path("/b/runs/demo-1"))
+    assert job_name(here).startswith("demo-1.") and job_name(here) != job_name(there)
+
+
+def test_the_rank_command_can_be_replaced() -> None:
+    text = render(composed("demo"), RunPaths(Path("/r")), ORIGIN, ["stand in"])
+    assert "'stand in' /r &" in text and "jobs.cli" not in text
