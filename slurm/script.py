@@ -78,7 +78,7 @@ def setup(config: RunConfig) -> Iterator[str]:
     variables = environment(config)
     if config.cluster.slurm_conf:
         variables = {"SLURM_CONF": config.cluster.slurm_conf} | variables
-    yield from (f"export {name}={shlex.quote(value)}" for name, value in variables.items())
+    yield from (f"export {name}={_quoted(value)}" for name, value in variables.items())
     yield from config.cluster.setup
 
 
@@ -98,6 +98,12 @@ def _srun(config: RunConfig) -> list[str]:
         "--kill-on-bad-exit=1",
         "--export=ALL",
     ]
+
+
+def _quoted(value: str) -> str:
+    """For the right side of an assignment, where `==value` would be legal and look like a mistake."""
+    text = shlex.quote(value)
+    return f"'{text}'" if text.startswith("=") else text
 
 
 def _comment(text: str) -> str:

@@ -63,7 +63,7 @@ def test_scripts_pass_shellcheck(tmp_path: Path, name: str) -> None:
 def test_values_reach_the_shell_whole(tmp_path: Path) -> None:
     """The lines before the ranks, executed by bash: nothing of a value is taken for code."""
     text = script("odd", root=f"{tmp_path}/100% 'odd' $(touch pwned)/")
-    head = text.partition("# ---- this attempt")[0].replace("module load", ": module load").replace("source .venv", ": source .venv")
+    head = text.partition("attempt=$(")[0].replace("module load", ": module load").replace("source .venv", ": source .venv")
     show = 'printf "%s\\n" "$run" "$python" "$GREETING" "$NCCL_IB_HCA" "$OMP_NUM_THREADS"'
     done = subprocess.run(["bash", "-c", f"{head}\n{show}"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
