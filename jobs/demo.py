@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from cpt.config.compose import compose_config
 from cpt.config.fingerprint import fingerprint
 from jobs import drill
 from jobs.stages import Stages, scheduler
+from slurm.devcluster import DevCluster
 
 
 def main(overrides: Sequence[str]) -> int:
     """0 with report.html written; otherwise the exit code of the stage that failed."""
     choice, why_local = scheduler("--without-slurm" in overrides)
     extra = [choice, *(override for override in overrides if not override.startswith("--"))]
-    stages = Stages(compose_config(["experiment=demo", *extra]).runs.root)
+    config = compose_config(["experiment=demo", *extra])
+    stages = Stages(config.runs.root)
     stages.say(why_local)
-    if choice == "cluster=devcluster":
+    cluster = DevCluster(Path(config.cluster.slurm_conf).parent) if config.cluster.slurm_conf else None
+    starts_cluster = cluster is not None and not cluster.is_running()
+    if cluster:
         stages.run("a SLURM of three nodes", "devcluster", "start", "nodes=3")
     stages.run("base weights and parity", "base", "experiment=demo", *extra)
     stages.run("prepare the text", "prepare", "experiment=demo", *extra)
@@ -36,5 +41,7 @@ def main(overrides: Sequence[str]) -> int:
     stages.run("export to Hugging Face", "export", "--run", str(run.root))
     stages.run("copy the journals to MLflow", "sync", str(config.runs.root))
     stages.run("report", "report", "--run", str(run.root))
+    if starts_cluster:
+        stages.run("stop the SLURM", "devcluster", "stop")
     stages.finish(f"{run.report}")
     return 0

@@ -31,6 +31,7 @@ class Ranks:
 
     def __init__(self, size: int, function: Callable[..., Any], *args: Any, log: Path | None = None) -> None:
         import cpt.engine  # noqa: F401 - loaded here, once, before the forks
+        import transformers.models.llama.modeling_llama  # noqa: F401 - the same
 
         self.results = FORK.Queue()
         port = free_port()

@@ -51,13 +51,16 @@ class DevCluster:
         return process.is_running(self.files.pid(_CONTROLLER))
 
     def start(self, nodes: int = 3, *, timeout: float = 60.0) -> bool:
-        """Bring up a controller and `nodes` idle nodes. False when it runs already. Raises `UserError` without the right to."""
+        """Bring up a controller and `nodes` idle nodes. False when it runs already, then dead nodes are switched on. Raises `UserError` without the right to."""
         if self.is_running():
+            for node in self.layout.names:
+                self.up(node)
             return False
         possible, why = can_run()
         if not possible:
             raise UserError(Problem(where="cpt devcluster", what="cannot run here", why=why, fix="cluster=local runs without SLURM"))
         self.stop()
+        self._own_root()
         try:
             self._start_daemons(nodes)
             process.wait_until(lambda: len(self.idle()) == nodes, what=f"{nodes} idle nodes, see {self.root}/log", timeout=timeout)
@@ -114,6 +117,14 @@ class DevCluster:
         if node not in names:
             raise UserError(Problem(where="node", what=node, why="no such node in this cluster", fix=" or ".join(names)))
         return names.index(node) + 1
+
+    def _own_root(self) -> None:
+        """`stop` removes the whole folder: it must be ours, not one that held something before."""
+        if self.root.is_dir() and any(self.root.iterdir()) and not self.files.mark.is_file():
+            raise UserError(
+                Problem(where="CPT_DEVCLUSTER", what=f"{self.root} holds other files", why="the cluster's folder is removed when it stops", fix="an empty folder")
+            )
+        write_text(self.files.mark, "made by cpt devcluster\n")
 
     def _start_daemons(self, nodes: int) -> None:
         isolated = can_isolate()

@@ -76,6 +76,11 @@ class ClusterFiles:
         return self.root / "cluster.json"
 
     @property
+    def mark(self) -> Path:
+        """Says that this folder is a cluster's and may be removed."""
+        return self.root / ".cpt-devcluster"
+
+    @property
     def slurm_conf(self) -> Path:
         """What clients export as SLURM_CONF."""
         return self.root / "slurm.conf"
