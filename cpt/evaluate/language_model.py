@@ -39,6 +39,10 @@ class LogitsModel(TemplateLM):
         """Plain text: the base was pretrained on documents that begin without a special token."""
         return [int(token) for token in self.tokenizer.encode(string, add_special_tokens=False)]
 
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        """As inherited, without a progress bar: this runs in jobs, where a bar is a line of noise."""
+        return list(super().loglikelihood(requests, disable_tqdm=True))
+
     def _loglikelihood_tokens(self, requests: list[TokenRequest], **kwargs: Any) -> list[tuple[float, bool]]:
         """(sum of log probabilities, whether greedy decoding would say it) of each continuation."""
         results: list[tuple[float, bool]] = [(0.0, False)] * len(requests)

@@ -20,18 +20,18 @@ def as_tables(comparison: Comparison) -> Iterator[Table]:
     yield losses
     if not comparison.benchmarks:
         return
-    scores = _table("benchmarks, accuracy in percent", "benchmark", "group", "before", "after", "change", "lost", "won", "items", "")
+    scores = _table("benchmarks, accuracy in percent", "benchmark", "before", "after", "change", "lost", "won", "items", "")
     for score in comparison.benchmarks:
         change_text = _percent(score.delta, score.standard_error)
         flips = (str(score.forgotten), str(score.gained), str(score.items))
-        scores.add_row(score.name, score.group, f"{100 * score.before:.1f}", f"{100 * score.after:.1f}", change_text, *flips, score.verdict)
+        scores.add_row(f"{score.name} ({score.group})", f"{100 * score.before:.1f}", f"{100 * score.after:.1f}", change_text, *flips, score.verdict)
     for macro in comparison.macros:
-        scores.add_row(f"= {macro.group}", macro.group, "", "", _percent(macro.delta, macro.standard_error), "", "", "", "")
+        scores.add_row(f"= {macro.group}", "", "", _percent(macro.delta, macro.standard_error), "", "", "", "")
     yield scores
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(column, no_wrap=True, justify="left" if column in ("source", "benchmark", "group", "") else "right")
     return table

@@ -68,6 +68,17 @@ def _about_the_results(facts: Facts) -> Iterator[str]:
     if facts.sweep and (facts.sweep.reason.startswith("every trial forgets") or facts.sweep.base_general_loss is None):
         yield f"The sweep's choice is a compromise: {facts.sweep.reason}."
     yield from facts.sweep.notes if facts.sweep else []
+    promised = _promised(facts)
+    if change and promised is not None and promised <= limit < change.delta:
+        yield f"The chosen trial changed general loss by {signed(promised, 3)}, the run by {signed(change.delta, 3)}: the short trial did not foresee it."
+
+
+def _promised(facts: Facts) -> float | None:
+    """Rise of general loss in the chosen trial."""
+    if facts.sweep is None or facts.sweep.base_general_loss is None:
+        return None
+    found = [row.general_loss for row in facts.sweep.rows if row.index == facts.sweep.chosen and row.general_loss is not None]
+    return found[0] - facts.sweep.base_general_loss if found else None
 
 
 def _about_the_data(facts: Facts) -> Iterator[str]:

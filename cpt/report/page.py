@@ -51,14 +51,14 @@ def paragraph(value: Cell, kind: str = "") -> Html:
     return Html(f'<p class="{text(kind)}">{text(value)}</p>')
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], words: Sequence[int] = (0,), marked: Sequence[int] = ()) -> Html:
+def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], words: Sequence[int] = (0,), marked: Sequence[int] = (), wide: bool = False) -> Html:
     """Columns in `words` are text on the left, all others numbers on the right; rows in `marked` stand out."""
     head = "".join(f'<th class="{_side(i, words)}">{text(name)}</th>' for i, name in enumerate(columns))
     lines = []
     for number, row in enumerate(rows):
         cells = "".join(f'<td class="{_side(i, words)}">{text(cell)}</td>' for i, cell in enumerate(row))
         lines.append(f'<tr class="{"marked" if number in marked else ""}">{cells}</tr>')
-    kind = "wide" if len(columns) > 4 else "narrow"
+    kind = "wide" if wide or len(columns) > 4 else "narrow"
     return Html(f'<div class="{kind}"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>')
 
 

@@ -16,17 +16,18 @@ def data(facts: Facts) -> Html:
     if facts.manifest is None:
         return section(title, not_run("Prepare", f"cpt prepare corpus={facts.config.corpus.name}"))
     manifest = facts.manifest
-    rows = []
+    rows, origins = [], []
     for source in manifest.sources:
-        dropped = ", ".join(f"{reason} {count:,}" for reason, count in sorted(source.dropped.items(), key=lambda item: -item[1])) or "none"
+        dropped = ", ".join(f"{reason.replace('_', ' ')} {count:,}" for reason, count in sorted(source.dropped.items(), key=lambda item: -item[1])) or "none"
         kept = f"{source.train.documents:,} + {source.heldout.documents:,}"
         tokens = f"{units.count(source.train.tokens)} + {units.count(source.heldout.tokens)}"
         name = f"{source.name} ({source.group}, {source.language})"
-        rows.append((name, f"{source.documents_read:,}", kept, tokens, dropped, source.license or "not stated", source.origin))
-    columns = ("source", "read", "kept: train + held out", "tokens", "dropped", "license", "origin")
+        rows.append((name, f"{source.documents_read:,}", kept, tokens, dropped))
+        origins.append((source.name, source.license or "not stated", source.origin))
+    columns = ("source", "read", "kept: train + held out", "tokens", "dropped")
     benchmarks = ", ".join(f"{name} ({count})" for name, count in manifest.benchmarks.items()) or "none"
     lead = f"Corpus {manifest.corpus}, prepared in {units.duration(manifest.seconds)}. Benchmarks built beside it: {benchmarks}."
-    return section(title, table(columns, rows, words=(0, 4, 5, 6)), lead=lead)
+    return section(title, table(columns, rows, words=(0, 4)), table(("source", "license", "origin"), origins, words=(0, 1, 2), wide=True), lead=lead)
 
 
 def mixture(facts: Facts) -> Html:

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 
 from cpt.core.records import SweepTable, TrialRow
 from cpt.evaluate.forgetting import Comparison, LossChange
 from cpt.report.canvas import DOMAIN, GENERAL, GROUP_COLORS, INK, LINE, SOFT, Canvas
+
+_FELL_OR_ROSE = LinearSegmentedColormap.from_list("fell_or_rose", ["#7cc492", "#ffffff", "#f0806f"])
 
 
 def before_and_after(comparison: Comparison) -> bytes:
@@ -54,12 +57,11 @@ def _heat_panel(axes: Axes, table: SweepTable, keys: tuple[str, str], name: str)
     grid = np.full((len(ys), len(xs)), np.nan)
     for row in rows:
         grid[ys.index(row.settings.get(keys[1])), xs.index(row.settings.get(keys[0]))] = _loss(row, name)
-    # Domain: greener is better; general: redder forgets more. Only the light end of the scale, so that numbers stay readable.
-    shade = -grid if name == "domain" else grid
-    low, high = float(np.nanmin(shade)), float(np.nanmax(shade))
-    spread = (high - low) or 1.0
-    axes.imshow(shade, cmap="Greens" if name == "domain" else "Reds", aspect="auto", vmin=low - 0.1 * spread, vmax=high + 0.9 * spread)
     base = table.base_domain_loss if name == "domain" else table.base_general_loss
+    # Color is the change from the base: green fell, white stayed, red rose; full red at twice the allowed forgetting or more.
+    change = grid - (float(np.nanmean(grid)) if base is None else base)
+    span = max(2 * table.forgetting_limit, float(np.nanmax(np.abs(change))))
+    axes.imshow(change, cmap=_FELL_OR_ROSE, aspect="auto", vmin=-span, vmax=span)
     for (i, j), value in np.ndenumerate(grid):
         delta = "" if base is None else f"\n{value - base:+.3f}"
         axes.text(j, i, "failed" if np.isnan(value) else f"{value:.3f}{delta}", ha="center", va="center", color=INK)
@@ -124,7 +126,7 @@ def _trials(table: SweepTable | None) -> Sequence[tuple[float, float, str, bool]
 
 
 def _point(axes: Axes, x: float, y: float, label: str, style: dict[str, object]) -> None:
-    axes.plot([x], [y], linestyle="", **style)  # type: ignore[arg-type]
+    axes.plot([x], [y], linestyle="", zorder=5, **style)  # type: ignore[arg-type]
     axes.annotate(
         label,
         (x, y),

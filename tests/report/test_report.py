@@ -115,6 +115,7 @@ def test_too_much_forgetting_is_the_first_thing_said(full_run: RunPaths) -> None
     worse(EvaluationRecord.load(full_run.evaluation("after")), 0.3105).save(full_run.evaluation("after"))
     text = first_screen(full_run)
     assert "General held-out loss rose by 0.288 nats a token, more than the limit of 0.05." in text
+    assert "changed general loss by +0.027, the run by +0.288: the short trial did not foresee it" in text
     assert '<div class="card bad"><div class="label">General held-out loss' in text
     assert text.index("Read this first") < text.index('class="cards"')
 
