@@ -79,7 +79,9 @@ def sweep(facts: Facts) -> Html:
     decision = f"Chosen: trial {found.chosen:03d}, {found.reason}." if found.chosen is not None else f"Nothing chosen: {found.reason}."
     return section(
         title,
-        picture(tradeoff.heat_map(found), "Held-out loss of each trial; the frame is the chosen one.") if done and tradeoff.axes_of(found) else EMPTY,
+        picture(tradeoff.heat_map(found), "Held-out loss of each trial: green fell, red rose against the base. The frame is the chosen one.")
+        if done and tradeoff.axes_of(found)
+        else EMPTY,
         table(("trial", *keys, "state", "domain", "general", "forgetting"), lines, words=(0, len(keys) + 1), marked=marked),
         lead=f"Sweep {found.name}, {len(rows)} trials. {decision}",
     )
