@@ -30,8 +30,9 @@ class Ranks:
     """`size` processes that call `function(world, *args)`; output goes to `log` when given."""
 
     def __init__(self, size: int, function: Callable[..., Any], *args: Any, log: Path | None = None) -> None:
-        import cpt.engine  # noqa: F401 - loaded here, once, before the forks
         import transformers.models.llama.modeling_llama  # noqa: F401 - the same
+
+        import cpt.engine  # noqa: F401 - loaded here, once, before the forks
 
         self.results = FORK.Queue()
         port = free_port()

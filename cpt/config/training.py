@@ -150,10 +150,10 @@ class EvaluateConfig(Section):
 
 @dataclass(kw_only=True, slots=True)
 class SweepConfig(Section):
-    """How a sweep decides: lowest domain loss among trials whose general loss rose by at most `forgetting_limit`."""
+    """How a sweep decides: lowest domain loss among trials in which no general source rose more than `forgetting_limit`."""
 
     name: str = "sweep"
     forgetting_limit: float = 0.05
-    """Allowed rise of general held-out loss over the base, nats a token (CMR law's epsilon, arXiv 2407.17467)."""
+    """Allowed rise of any general source's held-out loss over the base, nats a token (CMR law's epsilon, arXiv 2407.17467)."""
     keys: list[str] = field(default_factory=lambda: ["optimizer.lr_ratio", "mixture.domain_share"])
     """Settings that are carried over to the chosen config."""

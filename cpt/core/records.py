@@ -288,6 +288,13 @@ class TrialRow(Artifact):
     state: str
     domain_loss: float | None
     general_loss: float | None
+    rises: dict[str, float] = field(default_factory=dict)
+    """General source -> rise of its held-out loss over the base, nats a token."""
+
+    @property
+    def forgotten(self) -> tuple[str, float] | None:
+        """The general source that lost most, and how much: a mean would hide German behind a dictionary that gained."""
+        return max(self.rises.items(), key=lambda item: item[1], default=None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

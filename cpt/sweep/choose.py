@@ -16,7 +16,7 @@ def decide(sweep: SweepPaths, policy: SweepConfig, series: Series) -> SweepTable
     """Collect all trials and choose among those that are done; `chosen` is None when none is."""
     rows = collect_rows(sweep, policy.keys, series)
     domain, general = base_losses(sweep, series)
-    chosen, reason = choose(rows, general, policy.forgetting_limit)
+    chosen, reason = choose(rows, policy.forgetting_limit)
     return SweepTable(
         name=sweep.root.name,
         rows=rows,
@@ -29,19 +29,23 @@ def decide(sweep: SweepPaths, policy: SweepConfig, series: Series) -> SweepTable
     )
 
 
-def choose(rows: Sequence[TrialRow], base_general: float | None, limit: float) -> tuple[int | None, str]:
-    """Index and reason. Lowest domain loss among done trials whose general loss rose at most `limit` (nats a token)."""
+def choose(rows: Sequence[TrialRow], limit: float) -> tuple[int | None, str]:
+    """Index and reason. Lowest domain loss among done trials in which no general source rose more than `limit` (nats a token)."""
     done = [(row.domain_loss, row.general_loss, row.index) for row in rows if row.domain_loss is not None and row.general_loss is not None]
     if not done:
         return None, "no trial is done"
-    careful = min(done, key=lambda item: (item[1], item[0]))
-    if base_general is None:
-        return careful[2], "the base was not evaluated, so forgetting is unknown: lowest general loss (evaluate.at_start=true measures it)"
-    allowed = [item for item in done if item[1] - base_general <= limit]
+    forgotten = {row.index: row.forgotten for row in rows if row.forgotten}
+    if not forgotten:
+        _, _, index = min(done, key=lambda item: (item[1], item[0]))
+        return index, "the base was not evaluated, so forgetting is unknown: lowest general loss (evaluate.at_start=true measures it)"
+    known = [(domain, index, *forgotten[index]) for domain, _, index in done if index in forgotten]
+    allowed = [item for item in known if item[3] <= limit]
     if allowed:
-        best = min(allowed)
-        return best[2], f"lowest domain loss of {len(allowed)} trial(s) whose general loss rose at most {limit:g} (here {best[1] - base_general:+.4f})"
-    return careful[2], f"every trial forgets more than {limit:g}: smallest rise of general loss ({careful[1] - base_general:+.4f})"
+        _, index, source, rise = min(allowed)
+        what = f"lowest domain loss of {len(allowed)} trial(s) in which no general source rose more than {limit:g}"
+        return index, f"{what} (here {source} {rise:+.4f})"
+    _, index, source, rise = min(known, key=lambda item: (item[3], item[0]))
+    return index, f"every trial forgets more than {limit:g}: smallest rise of a general source ({source} {rise:+.4f})"
 
 
 def _notes(rows: Sequence[TrialRow], keys: Sequence[str]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
 
+from cpt.config.data import SourceGroup
 from cpt.config.fingerprint import fingerprint
 from cpt.config.run import RunConfig
 from cpt.config.seal import read_config
@@ -46,7 +47,15 @@ def _row(run: RunPaths, index: int, overrides: list[str], keys: Sequence[str], s
         state=state,
         domain_loss=_last(series(run, DOMAIN)) if state == "done" else None,
         general_loss=_last(series(run, GENERAL)) if state == "done" else None,
+        rises=_rises(run, config, series) if state == "done" and config else {},
     )
+
+
+def _rises(run: RunPaths, config: RunConfig, series: Series) -> dict[str, float]:
+    """Per general source, last held-out loss minus that of step 0; a source that was not evaluated at both is left out."""
+    names = [name for name, source in config.corpus.sources.items() if source.group is SourceGroup.general]
+    found = {name: series(run, f"heldout/loss/{name}") for name in names}
+    return {name: list(values.values())[-1] - values[0] for name, values in found.items() if len(values) > 1 and 0 in values}
 
 
 def _last(values: dict[int, float]) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -42,14 +43,14 @@ def finish(run: RunPaths, overrides: list[str], domain: float, general: float, r
     write_config(compose_config(["experiment=lr_sweep", f"run_root={root}", *overrides]), run.config)
     with Journal(run, 0) as journal:
         journal.event("attempt_begin", resume_step=0)
-        journal.metrics(0, 0, 0, {"heldout/loss/domain": 3.0, "heldout/loss/general": 2.5})
-        journal.metrics(6, 24, 6144, {"heldout/loss/domain": 2.95, "heldout/loss/general": 2.5})
-        journal.metrics(12, 48, 12288, {"heldout/loss/domain": domain, "heldout/loss/general": general})
+        for step, (ours, theirs) in {0: (3.0, 2.5), 6: (2.95, 2.5), 12: (domain, general)}.items():
+            journal.metrics(step, step * 4, step * 1024, {"heldout/loss/domain": ours, "heldout/loss/general": theirs, "heldout/loss/novels": theirs})
     StopRecord(reason="done", step=12, attempt=0).save(run.stopped)
 
 
-def row(index: int, domain: float | None, general: float | None, state: str = "done") -> TrialRow:
-    return TrialRow(index=index, fingerprint="", overrides=[], settings={}, state=state, domain_loss=domain, general_loss=general)
+def row(index: int, domain: float | None, general: float | None, **rises: float) -> TrialRow:
+    state = "failed" if domain is None else "done"
+    return TrialRow(index=index, fingerprint="", overrides=[], settings={}, state=state, domain_loss=domain, general_loss=general, rises=rises)
 
 
 def test_lowest_domain_loss_within_the_forgetting_limit_is_chosen(sweep: SweepPaths, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,21 +79,27 @@ def test_running_trials_leave_no_choice_unless_asked(sweep: SweepPaths, tmp_path
 
 
 def test_when_all_forget_too_much_the_smallest_rise_is_taken_and_said() -> None:
-    chosen, reason = choose([row(0, 2.0, 2.9), row(1, 2.5, 2.7)], base_general=2.5, limit=0.05)
-    assert chosen == 1 and "every trial forgets more than 0.05" in reason and "+0.2000" in reason
+    chosen, reason = choose([row(0, 2.0, 2.9, novels=0.4), row(1, 2.5, 2.7, novels=0.2)], limit=0.05)
+    assert chosen == 1 and "every trial forgets more than 0.05" in reason and "novels +0.2000" in reason
 
 
 def test_a_rise_of_exactly_the_limit_qualifies() -> None:
-    assert choose([row(0, 2.0, 2.75), row(1, 2.5, 2.5)], base_general=2.5, limit=0.25)[0] == 0
+    assert choose([row(0, 2.0, 2.75, novels=0.25), row(1, 2.5, 2.5, novels=0.0)], limit=0.25)[0] == 0
+
+
+def test_a_source_that_is_forgotten_is_not_hidden_by_one_that_gains() -> None:
+    rows = [row(0, 2.0, 2.4, dictionary=-0.5, german=0.3), row(1, 2.5, 2.45, dictionary=-0.1, german=0.0)]
+    chosen, reason = choose(rows, limit=0.05)
+    assert chosen == 1 and "german +0.0000" in reason
 
 
 def test_unknown_base_is_said_and_means_caution() -> None:
-    chosen, reason = choose([row(0, 2.0, 2.9), row(1, 2.5, 2.7)], base_general=None, limit=0.05)
+    chosen, reason = choose([row(0, 2.0, 2.9), row(1, 2.5, 2.7)], limit=0.05)
     assert chosen == 1 and "base was not evaluated" in reason
 
 
 def test_nothing_done_chooses_nothing() -> None:
-    assert choose([row(0, None, None, "failed")], 2.5, 0.05) == (None, "no trial is done")
+    assert choose([row(0, None, None)], 0.05) == (None, "no trial is done")
 
 
 def test_all_failed_is_our_failure(sweep: SweepPaths, tmp_path: Path) -> None:
@@ -149,7 +156,7 @@ def test_unknown_sweep_and_unknown_key_are_the_users_errors(sweep: SweepPaths, t
 
 
 def table_of(*states: str) -> SweepTable:
-    rows = [row(index, None, None, state) for index, state in enumerate(states)]
+    rows = [dataclasses.replace(row(index, None, None), state=state) for index, state in enumerate(states)]
     return SweepTable(name="lr", rows=rows, base_domain_loss=None, base_general_loss=None, forgetting_limit=0.05, chosen=None, reason="")
 
 
