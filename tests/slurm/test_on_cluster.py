@@ -102,7 +102,7 @@ def test_two_submissions_of_one_directory_never_run_together(start: Start) -> No
 
 
 def test_a_run_survives_the_power_loss_of_a_node(start: Start, cluster: DevCluster) -> None:
-    run = start("power", steps=60, save_every=3, seconds=0.2)
+    run = start("power", steps=20, save_every=3, seconds=0.2)
     wait_for(lambda: run.run.latest.is_file(), "a checkpoint")
     lost = run.begins()[0].nodes[1]
     try:
@@ -121,7 +121,7 @@ def test_a_run_survives_the_power_loss_of_a_node(start: Start, cluster: DevClust
 
 def test_a_run_survives_the_power_loss_of_its_first_node(start: Start, cluster: DevCluster) -> None:
     """The batch script dies with it, so nobody is left to write how the attempt ended: the next one does."""
-    run = start("head", steps=60, save_every=3, seconds=0.2)
+    run = start("head", steps=20, save_every=3, seconds=0.2)
     wait_for(lambda: run.run.latest.is_file(), "a checkpoint")
     lost = run.begins()[0].nodes[0]
     try:
