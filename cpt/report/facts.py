@@ -74,6 +74,15 @@ class Facts:
         change = LossChange(name=group, group=group, before=points[0][1], after=points[-1][1], bits_before=0.0, bits_after=0.0)
         return change, f"during training, step {points[-1][0]}"
 
+    def forgotten(self) -> tuple[str, float] | None:
+        """The general source whose held-out loss rose most, and how much: what `sweep.forgetting_limit` limits."""
+        if self.comparison:
+            rises = {change.name: change.delta for change in self.comparison.sources if change.group == "general"}
+        else:
+            found = {name: self.series(f"heldout/loss/{name}") for name, group in self.groups.items() if group == "general"}
+            rises = {name: points[-1][1] - points[0][1] for name, points in found.items() if len(points) > 1 and points[0][0] == 0}
+        return max(rises.items(), key=lambda item: item[1], default=None)
+
 
 class _Reader:
     """Loads what is there and remembers what could not be read."""

@@ -12,6 +12,7 @@ from cpt.evaluate.forgetting import MacroDelta
 from cpt.report import measures
 from cpt.report.facts import Facts
 from cpt.report.page import Card, Html, cards, signed, warnings
+from cpt.sweep.collect import setting
 
 MIXTURE_TOLERANCE = 0.02
 """Planned and read share of a source may differ by two points before the page says so."""
@@ -52,9 +53,9 @@ def _about_the_run(facts: Facts) -> Iterator[str]:
 
 def _about_the_results(facts: Facts) -> Iterator[str]:
     limit = facts.config.sweep.forgetting_limit
-    change, _ = facts.group_change("general")
-    if change and change.delta > limit:
-        yield f"General held-out loss rose by {change.delta:.3f} nats a token, more than the limit of {limit:g}."
+    worst = facts.forgotten()
+    if worst and worst[1] > limit:
+        yield f"Held-out loss of the general source {worst[0]} rose by {worst[1]:.3f} nats a token, more than the limit of {limit:g}."
     if "general" not in facts.groups.values():
         yield "There is no general source, so forgetting was not measured."
     if facts.comparison is None:
@@ -68,17 +69,25 @@ def _about_the_results(facts: Facts) -> Iterator[str]:
     if facts.sweep and (facts.sweep.reason.startswith("every trial forgets") or facts.sweep.base_general_loss is None):
         yield f"The sweep's choice is a compromise: {facts.sweep.reason}."
     yield from facts.sweep.notes if facts.sweep else []
-    promised = _promised(facts)
-    if change and promised is not None and promised <= limit < change.delta:
-        yield f"The chosen trial changed general loss by {signed(promised, 3)}, the run by {signed(change.delta, 3)}: the short trial did not foresee it."
+    if differences := _differs_from_choice(facts):
+        yield f"This run does not have the setting that the sweep chose: {differences}."
+    promised = None if differences else _promised(facts)
+    if worst and promised is not None and promised <= limit < worst[1]:
+        risen = f"general source {worst[0]} by {signed(worst[1], 3)}"
+        yield f"In the chosen trial no general source rose more than {signed(promised, 3)}, in the run {risen}: the short trial did not foresee it."
+
+
+def _differs_from_choice(facts: Facts) -> str:
+    """Settings of the chosen trial that the run does not have; empty when it has them all."""
+    rows = [row for row in facts.sweep.rows if row.index == facts.sweep.chosen] if facts.sweep else []
+    pairs = [(key, value, setting(facts.config, key)) for row in rows for key, value in row.settings.items()]
+    return ", ".join(f"{key} is {mine}, chosen was {theirs}" for key, theirs, mine in pairs if mine != theirs)
 
 
 def _promised(facts: Facts) -> float | None:
-    """Rise of general loss in the chosen trial."""
-    if facts.sweep is None or facts.sweep.base_general_loss is None:
-        return None
-    found = [row.general_loss for row in facts.sweep.rows if row.index == facts.sweep.chosen and row.general_loss is not None]
-    return found[0] - facts.sweep.base_general_loss if found else None
+    """Largest rise of a general source in the chosen trial."""
+    rows = [row for row in facts.sweep.rows if row.index == facts.sweep.chosen] if facts.sweep else []
+    return rows[0].forgotten[1] if rows and rows[0].forgotten else None
 
 
 def _about_the_data(facts: Facts) -> Iterator[str]:
@@ -112,11 +121,13 @@ def _loss_card(facts: Facts, group: str) -> Card:
     change, source = facts.group_change(group)
     if change is None:
         return Card(label, "not run", "cpt evaluate measures it")
-    limit = 0.0 if group == "domain" else facts.config.sweep.forgetting_limit
-    bound = f", limit {limit:+g}" if limit else ""
-    return Card(
-        label, signed(change.delta, 3), f"{change.before:.3f} → {change.after:.3f} nats a token{bound}; {source}", "good" if change.delta <= limit else "bad"
-    )
+    detail = f"{change.before:.3f} → {change.after:.3f} nats a token; {source}"
+    worst = facts.forgotten() if group == "general" else None
+    if worst is None:
+        return Card(label, signed(change.delta, 3), detail, "good" if change.delta <= 0 else "bad")
+    limit = facts.config.sweep.forgetting_limit
+    detail += f"; worst source {worst[0]} {signed(worst[1], 3)}, limit {signed(limit, 2)}"
+    return Card(label, signed(change.delta, 3), detail, "good" if worst[1] <= limit else "bad")
 
 
 def _benchmark_card(facts: Facts, group: str) -> Card:

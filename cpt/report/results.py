@@ -73,22 +73,25 @@ def sweep(facts: Facts) -> Html:
     keys = tradeoff.axes_of(found) or sorted({key for row in found.rows for key in row.settings})
     rows = sorted(found.rows, key=lambda row: (row.domain_loss is None, row.domain_loss or 0.0))
     lines = [("base", *[""] * len(keys), "", _number(found.base_domain_loss), _number(found.base_general_loss), "")]
-    lines += [_trial(row, keys, found.base_general_loss) for row in rows]
+    lines += [_trial(row, keys) for row in rows]
     marked = [index + 1 for index, row in enumerate(rows) if row.index == found.chosen]
     done = any(row.domain_loss is not None for row in rows)
     decision = f"Chosen: trial {found.chosen:03d}, {found.reason}." if found.chosen is not None else f"Nothing chosen: {found.reason}."
     return section(
         title,
-        picture(tradeoff.heat_map(found), "Held-out loss of each trial: green fell, red rose against the base. The frame is the chosen one.")
+        picture(
+            tradeoff.heat_map(found),
+            "Held-out loss of each trial: green fell, red rose against the base, for the general side by its worst source. The frame is the chosen one.",
+        )
         if done and tradeoff.axes_of(found)
         else EMPTY,
-        table(("trial", *keys, "state", "domain", "general", "forgetting"), lines, words=(0, len(keys) + 1), marked=marked),
+        table(("trial", *keys, "state", "domain", "general", "worst source"), lines, words=(0, len(keys) + 1), marked=marked),
         lead=f"Sweep {found.name}, {len(rows)} trials. {decision}",
     )
 
 
-def _trial(row: TrialRow, keys: list[str], base: float | None) -> tuple[str, ...]:
-    rise = "" if row.general_loss is None or base is None else signed(row.general_loss - base, 4)
+def _trial(row: TrialRow, keys: list[str]) -> tuple[str, ...]:
+    rise = f"{row.forgotten[0]} {signed(row.forgotten[1], 4)}" if row.forgotten else ""
     return (f"{row.index:03d}", *(str(row.settings.get(key, "")) for key in keys), row.state, _number(row.domain_loss), _number(row.general_loss), rise)
 
 
@@ -100,8 +103,8 @@ def trade(facts: Facts) -> Html:
     """Gain against forgetting, trials and run in one picture."""
     title = "Domain gain against general loss"
     domain, source = facts.group_change("domain")
-    general, _ = facts.group_change("general")
-    run = (domain, general) if domain and general else None
+    worst = facts.forgotten()
+    run = (worst[1], -domain.delta) if domain and worst else None
     if run is None and facts.sweep is None:
         return section(title, not_run("Neither a sweep nor an evaluation", f"cpt evaluate --run {facts.run.root}"))
     notes = []
@@ -113,7 +116,7 @@ def trade(facts: Facts) -> Html:
         title,
         picture(
             tradeoff.scatter(facts.sweep, run, facts.config.sweep.forgetting_limit),
-            "Upper left is best. The base is the origin, the dashed line the allowed forgetting.",
+            "Upper left is best. The base is the origin, the dashed line the allowed rise of any general source.",
         ),
         join([paragraph(" ".join(notes), "lead")]) if notes else EMPTY,
     )

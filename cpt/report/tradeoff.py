@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
 from cpt.core.records import SweepTable, TrialRow
-from cpt.evaluate.forgetting import Comparison, LossChange
+from cpt.evaluate.forgetting import Comparison
 from cpt.report.canvas import DOMAIN, GENERAL, GROUP_COLORS, INK, LINE, SOFT, Canvas
 
 _FELL_OR_ROSE = LinearSegmentedColormap.from_list("fell_or_rose", ["#7cc492", "#ffffff", "#f0806f"])
@@ -54,24 +54,40 @@ def heat_map(table: SweepTable) -> bytes:
 def _heat_panel(axes: Axes, table: SweepTable, keys: tuple[str, str], name: str) -> None:
     rows = sorted((row for row in table.rows if _loss(row, name) is not None), key=lambda row: -(row.domain_loss or 0.0))
     xs, ys = (sorted({row.settings.get(key) for row in rows}, key=_order) for key in keys)
-    grid = np.full((len(ys), len(xs)), np.nan)
-    for row in rows:
-        grid[ys.index(row.settings.get(keys[1])), xs.index(row.settings.get(keys[0]))] = _loss(row, name)
-    base = table.base_domain_loss if name == "domain" else table.base_general_loss
-    # Color is the change from the base: green fell, white stayed, red rose; full red at twice the allowed forgetting or more.
-    change = grid - (float(np.nanmean(grid)) if base is None else base)
+    cells = {(ys.index(row.settings.get(keys[1])), xs.index(row.settings.get(keys[0]))): row for row in rows}
+    change = np.full((len(ys), len(xs)), np.nan)
+    for place, row in cells.items():
+        change[place] = _change(row, table, name)
+    # Green fell, white stayed, red rose; full red at twice the allowed forgetting or more.
     span = max(2 * table.forgetting_limit, float(np.nanmax(np.abs(change))))
     axes.imshow(change, cmap=_FELL_OR_ROSE, aspect="auto", vmin=-span, vmax=span)
-    for (i, j), value in np.ndenumerate(grid):
-        delta = "" if base is None else f"\n{value - base:+.3f}"
-        axes.text(j, i, "failed" if np.isnan(value) else f"{value:.3f}{delta}", ha="center", va="center", color=INK)
+    for i, j in np.ndindex(change.shape):
+        axes.text(j, i, _cell(cells.get((i, j)), table, name), ha="center", va="center", color=INK)
     _frame_chosen(axes, table, keys, (xs, ys))
     axes.set_xticks(range(len(xs)), [str(value) for value in xs])
     axes.set_yticks(range(len(ys)), [str(value) for value in ys] if keys[1] else [""])
     axes.set_xlabel(keys[0])
     axes.set_ylabel(keys[1])
     axes.grid(visible=False)
-    axes.set_title(f"{name} loss{', change from the base' if base is not None else ''}")
+    axes.set_title(f"{name} loss and its change" + (", worst source" if name == "general" else ""))
+
+
+def _change(row: TrialRow, table: SweepTable, name: str) -> float:
+    """What colors a cell: the change from the base, on the general side that of the source that lost most; 0 when unknown."""
+    if name == "general" and row.forgotten:
+        return row.forgotten[1]
+    loss, base = _loss(row, name), table.base_domain_loss if name == "domain" else table.base_general_loss
+    return 0.0 if loss is None or base is None else loss - base
+
+
+def _cell(row: TrialRow | None, table: SweepTable, name: str) -> str:
+    loss, base = (_loss(row, name) if row else None), table.base_domain_loss if name == "domain" else table.base_general_loss
+    if row is None or loss is None:
+        return "failed"
+    lines = [f"{loss:.3f}" + ("" if base is None else f" ({loss - base:+.3f})")]
+    if name == "general" and row.forgotten:
+        lines.append(f"{row.forgotten[0]} {row.forgotten[1]:+.3f}")
+    return "\n".join(lines)
 
 
 def _frame_chosen(axes: Axes, table: SweepTable, keys: tuple[str, str], values: tuple[list[object], list[object]]) -> None:
@@ -91,8 +107,8 @@ def _loss(row: TrialRow, name: str) -> float | None:
     return row.domain_loss if name == "domain" else row.general_loss
 
 
-def scatter(table: SweepTable | None, run: tuple[LossChange, LossChange] | None, limit: float) -> bytes:
-    """Domain gain (up) against general loss (right): the base is the origin, the limit a line, upper left is best."""
+def scatter(table: SweepTable | None, run: tuple[float, float] | None, limit: float) -> bytes:
+    """Domain gain (up) against forgetting (right): the base is the origin, the limit a line, upper left is best. `run`: (forgetting, gain)."""
     with Canvas(4.0) as canvas:
         (axes,) = canvas.axes()
         axes.axhline(0, color=LINE, linewidth=1.2)
@@ -103,25 +119,22 @@ def scatter(table: SweepTable | None, run: tuple[LossChange, LossChange] | None,
         for x, y, label, chosen in _trials(table):
             _point(axes, x, y, label, {"marker": "o", "color": INK if chosen else GENERAL, "markersize": 9 if chosen else 7})
         if run:
-            domain, general = run
-            _point(axes, general.delta, -domain.delta, "this run", {"marker": "*", "color": DOMAIN, "markersize": 17})
-        axes.set_xlabel("forgetting: rise of general held-out loss, nats a token")
+            _point(axes, *run, "this run", {"marker": "*", "color": DOMAIN, "markersize": 17})
+        axes.set_xlabel("forgetting: rise of the general source that lost most, nats a token")
         axes.set_ylabel("gain: fall of domain held-out loss")
         axes.margins(x=0.18, y=0.15)
         return canvas.png()
 
 
 def _trials(table: SweepTable | None) -> Sequence[tuple[float, float, str, bool]]:
-    if table is None or table.base_domain_loss is None or table.base_general_loss is None:
+    if table is None or table.base_domain_loss is None:
         return []
     keys, found = axes_of(table), []
     for row in table.rows:
-        if row.domain_loss is not None and row.general_loss is not None:
+        if row.domain_loss is not None and row.forgotten:
             label = ", ".join(f"{key.rpartition('.')[2]} {row.settings.get(key)}" for key in keys)
             chosen = row.index == table.chosen
-            found.append(
-                (row.general_loss - table.base_general_loss, table.base_domain_loss - row.domain_loss, label + (" (chosen)" if chosen else ""), chosen)
-            )
+            found.append((row.forgotten[1], table.base_domain_loss - row.domain_loss, label + (" (chosen)" if chosen else ""), chosen))
     return found
 
 

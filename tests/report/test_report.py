@@ -70,7 +70,7 @@ def test_pictures_are_pngs_of_the_pages_width(full_page: str) -> None:
     "number",
     [
         "−0.870",  # domain loss 3.92 -> 3.05
-        "2.913 → 2.890 nats a token, limit +0.05; evaluated at step 40",
+        "2.913 → 2.890 nats a token; evaluated at step 40; worst source novels +0.030, limit +0.05",
         "+17.0 ± 4.7",  # 4 forgotten, 21 gained of 100: sqrt(25 - 17^2/100)/100
         "−2.0 ± 2.4",
         "40 / 40 steps",
@@ -114,8 +114,8 @@ def test_without_evaluation_the_numbers_are_those_of_training_and_say_so(full_ru
 def test_too_much_forgetting_is_the_first_thing_said(full_run: RunPaths) -> None:
     worse(EvaluationRecord.load(full_run.evaluation("after")), 0.3105).save(full_run.evaluation("after"))
     text = first_screen(full_run)
-    assert "General held-out loss rose by 0.288 nats a token, more than the limit of 0.05." in text
-    assert "changed general loss by +0.027, the run by +0.288: the short trial did not foresee it" in text
+    assert "Held-out loss of the general source novels rose by 0.340 nats a token, more than the limit of 0.05." in text
+    assert "no general source rose more than +0.040, in the run general source novels by +0.340: the short trial did not foresee it" in text
     assert '<div class="card bad"><div class="label">General held-out loss' in text
     assert text.index("Read this first") < text.index('class="cards"')
 
@@ -199,3 +199,22 @@ def test_thinning_keeps_every_spike() -> None:
 def test_a_loss_that_nobody_timed_is_measured_from_the_last_sign_of_life(full_run: RunPaths) -> None:
     full_run.drill.unlink()
     assert '<div class="value">148 s</div><div class="detail">from the last journaled line' in first_screen(full_run)
+
+
+def test_a_forgotten_source_is_not_hidden_by_one_that_gains(full_run: RunPaths) -> None:
+    after = EvaluationRecord.load(full_run.evaluation("after"))
+    moved = {"dictionary": -0.9, "man_de": +0.4}
+    replace(after, losses=[replace(loss, loss=loss.loss + moved.get(loss.name, 0.0)) for loss in after.losses]).save(full_run.evaluation("after"))
+    text = first_screen(full_run)
+    assert "general source man_de rose by 0.360" in text
+    assert '<div class="card bad"><div class="label">General held-out loss</div><div class="value">−0.147' in text
+    full_run.evaluation("after").unlink()
+    worst = read_facts(full_run, "").forgotten()
+    assert worst and worst[0] == "novels" and worst[1] == pytest.approx(0.03)
+
+
+def test_a_run_without_the_chosen_setting_says_so(full_run: RunPaths) -> None:
+    assert "does not have the setting" not in first_screen(full_run)
+    path = read_facts(full_run, "").config.runs.sweep("demo").table
+    replace(SweepTable.load(path), chosen=0).save(path)
+    assert "does not have the setting that the sweep chose: optimizer.lr_ratio is 0.3, chosen was 0.03." in first_screen(full_run)
