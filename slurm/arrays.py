@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -68,7 +70,9 @@ class Trial:
         return code
 
     def _close(self, run: RunPaths, config: RunConfig, attempt: int, code: int, job_id: str) -> str:
-        verdict = recovery.end(run, recovery.gather(run, attempt, code, self._told), config.slurm)
+        evidence = recovery.gather(run, attempt, code, self._told)
+        lost = client.lost_nodes(config.cluster, AttemptBegin.load(run.attempt(attempt).begin).nodes)
+        verdict = recovery.end(run, dataclasses.replace(evidence, lost_nodes=lost), config.slurm)
         if verdict.action is Action.requeue:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             client.requeue(config.cluster, job_id)
@@ -87,7 +91,8 @@ def _open(run: RunPaths, config: RunConfig, job: Any) -> int:
     """Rank 0 opens the attempt, the others wait until it has. -1 when the trial is finished. Raises `CptError` when it is held."""
     job_id, restarts = str(job.job_id), int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     if job.global_rank == 0:
-        nothing, attempt = recovery.begin(run, job=job_id, restarts=restarts, nodes=list(job.hostnames), limits=config.slurm)
+        down = partial(client.lost_nodes, config.cluster)
+        nothing, attempt = recovery.begin(run, job=job_id, restarts=restarts, nodes=list(job.hostnames), limits=config.slurm, down=down)
         if nothing and nothing.action is not Action.done:
             raise CptError(nothing.message)
         return attempt

@@ -60,8 +60,6 @@ def require(cluster: ClusterConfig) -> None:
     fix = "cpt devcluster start" if cluster.name == "devcluster" else "run this on the cluster's login node, or cluster=local"
     if shutil.which("sbatch") is None:
         raise UserError(Problem(where="cluster", what=f"{cluster.name}: no sbatch here", why="jobs are submitted with SLURM's own commands", fix=fix))
-    if cluster.slurm_conf and not Path(cluster.slurm_conf).is_file():
-        raise UserError(Problem(where="cluster.slurm_conf", what=f"{cluster.slurm_conf} not found", why=f"cluster {cluster.name} is not running", fix=fix))
     try:
         _run(cluster, "sinfo", "--noheader", "--format=%P")
     except SlurmFailed as error:
@@ -117,6 +115,8 @@ def lost_nodes(cluster: ClusterConfig, nodes: Sequence[str]) -> list[str]:
 
 
 def _run(cluster: ClusterConfig, *command: str) -> str:
+    if cluster.slurm_conf and not Path(cluster.slurm_conf).is_file():  # SLURM itself would look for it a minute long
+        raise SlurmFailed(f"cluster {cluster.name} is not running: no {cluster.slurm_conf}")
     try:
         done = subprocess.run(command, env=environment(cluster), capture_output=True, text=True, timeout=_TIMEOUT, check=False)
     except FileNotFoundError:

@@ -14,9 +14,10 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from cpt.config.running import SlurmConfig
@@ -160,7 +161,11 @@ def _why(evidence: Evidence) -> str:
     return f"{asked} (srun returned {evidence.code}), {steps}"
 
 
-def begin(run: RunPaths, *, job: str, restarts: int, nodes: Sequence[str], limits: SlurmConfig) -> tuple[Verdict | None, int]:
+Down = Callable[[Sequence[str]], Sequence[str]]
+"""Those of some nodes that are down now."""
+
+
+def begin(run: RunPaths, *, job: str, restarts: int, nodes: Sequence[str], limits: SlurmConfig, down: Down = lambda _: ()) -> tuple[Verdict | None, int]:
     """Open an attempt: (None, its number), or a verdict when there is nothing to run. Records how a lost attempt ended."""
     stop = StopRecord.load(run.stopped) if run.stopped.is_file() else None
     if stop and stop.reason == "done":
@@ -168,7 +173,7 @@ def begin(run: RunPaths, *, job: str, restarts: int, nodes: Sequence[str], limit
     before = run.attempts()
     number = before[-1].number + 1 if before else 0
     step = last_step(run)
-    state = _settle(run, before[-1], step) if before else RunState(job=job, first_attempt=0)
+    state = _settle(run, before[-1], step, down) if before else RunState(job=job, first_attempt=0)
     if state.job != job:
         state = RunState(job=job, first_attempt=number)
     state.save(run.state)
@@ -180,13 +185,14 @@ def begin(run: RunPaths, *, job: str, restarts: int, nodes: Sequence[str], limit
     return None, number
 
 
-def _settle(run: RunPaths, last: AttemptPaths, step: int) -> RunState:
+def _settle(run: RunPaths, last: AttemptPaths, step: int, down: Down) -> RunState:
     """The state after the last attempt, which is closed here if it could not close itself."""
     state = RunState.load(run.state) if run.state.is_file() else RunState(job="", first_attempt=0)
     if last.end.is_file() or not last.begin.is_file():
         return state
     started = AttemptBegin.load(last.begin)
-    message = f"died without a word: power loss of a node, or killed, step {started.step} -> {step}"
+    lost = " ".join(down(started.nodes))
+    message = f"{f'lost {lost}' if lost else 'died without a word: a node lost power, or it was killed'}, step {started.step} -> {step}"
     AttemptEnd(number=last.number, classification="lost", action=Action.requeue, code=-1, message=message, step=step, time=_last_touched(run, last)).save(
         last.end
     )
@@ -257,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _say(end(run, evidence, config.slurm))
         nodes = client.host_names(config.cluster, os.environ["SLURM_JOB_NODELIST"])
         job, restarts = os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-        nothing, number = begin(run, job=job, restarts=restarts, nodes=nodes, limits=config.slurm)
+        nothing, number = begin(run, job=job, restarts=restarts, nodes=nodes, limits=config.slurm, down=partial(client.lost_nodes, config.cluster))
     except CptError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

@@ -122,7 +122,9 @@ class DevCluster:
         """`stop` removes the whole folder: it must be ours, not one that held something before."""
         if self.root.is_dir() and any(self.root.iterdir()) and not self.files.mark.is_file():
             raise UserError(
-                Problem(where="CPT_DEVCLUSTER", what=f"{self.root} holds other files", why="the cluster's folder is removed when it stops", fix="an empty folder")
+                Problem(
+                    where="CPT_DEVCLUSTER", what=f"{self.root} holds other files", why="the cluster's folder is removed when it stops", fix="an empty folder"
+                )
             )
         write_text(self.files.mark, "made by cpt devcluster\n")
 

@@ -15,7 +15,7 @@ from cpt.core.errors import UserError
 from slurm import client
 from slurm.client import SlurmFailed
 
-CLUSTER = ClusterConfig(name="devcluster", slurm_conf="/tmp/x/slurm.conf")
+CLUSTER = ClusterConfig(name="devcluster", slurm_conf=__file__)
 
 
 class Fake:
@@ -55,7 +55,7 @@ def test_clients_see_the_cluster_and_not_the_job_they_run_in(slurm: Callable[...
     monkeypatch.setenv("SBATCH_PARTITION", "debug")
     fake = slurm("1\n")
     client.submit(CLUSTER, Path("x"))
-    assert fake.environment["SLURM_CONF"] == "/tmp/x/slurm.conf"
+    assert fake.environment["SLURM_CONF"] == __file__
     assert "SLURM_JOB_ID" not in fake.environment and "SBATCH_PARTITION" not in fake.environment
 
 
@@ -63,7 +63,7 @@ def test_using_gives_the_environment_back(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     before = dict(os.environ)
     with client.using(CLUSTER):
-        assert os.environ["SLURM_CONF"] == "/tmp/x/slurm.conf" and "SLURM_JOB_ID" not in os.environ
+        assert os.environ["SLURM_CONF"] == __file__ and "SLURM_JOB_ID" not in os.environ
     assert dict(os.environ) == before
 
 
@@ -106,7 +106,14 @@ def test_lost_nodes_are_the_down_and_the_silent(slurm: Callable[..., Fake]) -> N
     assert client.lost_nodes(CLUSTER, ["node1"]) == []
 
 
-def test_no_cluster_is_the_users_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_client_is_the_users_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="cpt devcluster start"):
         client.require(CLUSTER)
+
+
+def test_a_cluster_that_is_not_running_is_told_at_once(slurm: Callable[..., Fake]) -> None:
+    fake = slurm()
+    with pytest.raises(UserError, match="cpt devcluster start"):
+        client.require(ClusterConfig(name="devcluster", slurm_conf="/nowhere/slurm.conf"))
+    assert fake.command == ()

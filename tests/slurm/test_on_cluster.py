@@ -131,6 +131,6 @@ def test_a_run_survives_the_power_loss_of_its_first_node(start: Start, cluster: 
         cluster.up(lost)
     first, second = run.ends()[0], run.begins()[1]
     assert (first.classification, first.action, first.code) == ("lost", "requeue", -1)
-    assert lost not in second.nodes and second.step == first.step >= 3
+    assert lost in first.message and lost not in second.nodes and second.step == first.step >= 3
     assert first.time <= second.time
     wait_for(lambda: lost in cluster.idle(), f"{lost} to come back")

@@ -136,6 +136,13 @@ def test_an_attempt_without_an_end_was_lost(tmp_path: Path) -> None:
     assert RunState.load(run.state).no_progress == 0
 
 
+def test_a_lost_attempt_names_the_nodes_that_are_down(tmp_path: Path) -> None:
+    run = RunPaths(tmp_path)
+    begin(run)
+    recovery.begin(run, job="1", restarts=1, nodes=["node1"], limits=LIMITS, down=lambda nodes: [node for node in nodes if node == "node2"])
+    assert AttemptEnd.load(run.attempt(0).end).message == "lost node2, step 0 -> 0"
+
+
 def test_losing_attempt_after_attempt_without_progress_is_held(tmp_path: Path) -> None:
     run = RunPaths(tmp_path)
     for restarts in range(3):
