@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,10 @@ class SplitRecord(Artifact):
     """End-of-document tokens included."""
     sha256: str
     """Of the `.bin` file."""
+
+    def bits_per_byte(self, loss: float) -> float:
+        """Nats a token -> bits a byte of UTF-8, which compares across tokenizers: loss / ln 2 x tokens / bytes."""
+        return loss / math.log(2) * self.tokens / self.bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -23,11 +22,4 @@ def heldout_losses(token_losses: TokenLosses, windows: Mapping[str, npt.NDArray[
 def _source_loss(name: str, losses: npt.NDArray[np.float32], manifest: DataManifest) -> SourceLoss:
     source = manifest.source(name)
     loss = float(losses.mean(dtype=np.float64))
-    return SourceLoss(
-        name=name, group=source.group, loss=loss, bits_per_byte=bits_per_byte(loss, source.heldout.tokens, source.heldout.bytes), tokens=losses.size
-    )
-
-
-def bits_per_byte(loss: float, tokens: int, bytes_: int) -> float:
-    """Nats a token -> bits a byte of UTF-8: loss / ln 2 x tokens / bytes, both counted over the whole split."""
-    return loss / math.log(2) * tokens / bytes_
+    return SourceLoss(name=name, group=source.group, loss=loss, bits_per_byte=source.heldout.bits_per_byte(loss), tokens=losses.size)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from cpt.config.run import RunConfig
@@ -25,9 +23,8 @@ class Heldout:
         losses = self._by_source(engine)
         values: dict[str, float] = {}
         for name, loss in losses.items():
-            split = self.manifest.source(name).heldout
             values[f"heldout/loss/{name}"] = loss
-            values[f"heldout/bits_per_byte/{name}"] = loss / math.log(2) * split.tokens / split.bytes
+            values[f"heldout/bits_per_byte/{name}"] = self.manifest.source(name).heldout.bits_per_byte(loss)
         for group in {source.group for source in self.manifest.sources}:
             values[f"heldout/loss/{group}"] = float(np.mean([losses[s.name] for s in self.manifest.sources if s.group == group]))
         return values

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
 from cpt.core.records import DataManifest, SourceRecord, SplitRecord
-from cpt.evaluate.heldout import Windows, bits_per_byte, heldout_losses
+from cpt.evaluate.heldout import Windows, heldout_losses
 
 
 def manifest() -> DataManifest:
@@ -56,4 +57,5 @@ def test_loss_is_the_mean_over_all_tokens_of_all_windows() -> None:
 
 
 def test_uniform_guess_over_bytes_is_eight_bits() -> None:
-    assert bits_per_byte(math.log(256), tokens=1000, bytes_=1000) == pytest.approx(8.0)
+    split = dataclasses.replace(manifest().source("listings").heldout, tokens=1000, bytes=1000)
+    assert split.bits_per_byte(math.log(256)) == pytest.approx(8.0)
