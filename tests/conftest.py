@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -20,14 +23,34 @@ settings.load_profile("house")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot run, with the reason; keep a module's tests on one worker, and all that spawn ranks on the same one."""
+    """Skip what this machine cannot run, with the reason."""
     reasons = {"slurm": why_no_slurm(), "gpu": why_no_gpu()}
     for item in items:
         for marker, reason in reasons.items():
             if reason and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
-        spawns = item.get_closest_marker("slurm") or item.get_closest_marker("engine")
-        item.add_marker(pytest.mark.xdist_group("ranks" if spawns else str(item.path)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A module's tests stay on one worker; all modules that spawn ranks or daemons are on the same one, so they never run side by side.
+
+    Read from the text of the module: the process that hands out tests collects none and knows no markers.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneAtATime(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.partition("::")[0]
+            return "ranks" if spawns(config.rootpath / module) else module
+
+    return OneAtATime(config, log)
+
+
+@functools.cache
+def spawns(module: Path) -> bool:
+    """Whether a test module has tests that are marked `slurm` or `engine`."""
+    return re.search(r"mark\.(slurm|engine)\b", module.read_text()) is not None
 
 
 def why_no_slurm() -> str:
