@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from cpt.config.compose import compose_config
+from jobs.console import open_console
 
 
 def main(overrides: Sequence[str]) -> int:
@@ -15,7 +14,7 @@ def main(overrides: Sequence[str]) -> int:
     from cpt.train.base import prepare_base  # torch
 
     folder, record = prepare_base(config)
-    console = Console(highlight=False, soft_wrap=True)
+    console = open_console()
     console.print(f"base: {folder}")
     console.print(
         f"parity: largest logit difference {record.max_abs_difference:.2g} (allowed {record.tolerance:.2g}) over {record.tokens} tokens, {record.layout}, fp32"

@@ -14,21 +14,22 @@ from slurm.devcluster import DevCluster
 
 def main(overrides: Sequence[str]) -> int:
     """0 with report.html written; otherwise the exit code of the stage that failed."""
-    choice, why_local = scheduler("--without-slurm" in overrides)
-    extra = [choice, *(override for override in overrides if not override.startswith("--"))]
-    config = compose_config(["experiment=demo", *extra])
+    slurm, why_local = scheduler("--without-slurm" in overrides)
+    extra = ["cluster=devcluster" if slurm else "cluster=local", *(override for override in overrides if not override.startswith("--"))]
+    full = ["experiment=demo", *([] if slurm else ["slurm.nodes=1", "slurm.tasks_per_node=6"]), *extra]
+    config = compose_config(full)
     stages = Stages(config.runs.root)
     stages.say(why_local)
-    cluster = DevCluster(Path(config.cluster.slurm_conf).parent) if config.cluster.slurm_conf else None
+    cluster = DevCluster(Path(config.cluster.slurm_conf).parent) if slurm else None
     starts_cluster = cluster is not None and not cluster.is_running()
     if cluster:
         stages.run("a SLURM of three nodes", "devcluster", "start", "nodes=3")
-    stages.run("base weights and parity", "base", "experiment=demo", *extra)
-    stages.run("prepare the text", "prepare", "experiment=demo", *extra)
+    stages.run("base weights and parity", "base", *full)
+    stages.run("prepare the text", "prepare", *full)
     axes = ["optimizer.lr_ratio=0.03,0.3", "mixture=balanced,domain_heavy"]
     stages.run("submit the sweep", "train", "-m", "hydra/launcher=slurm", "experiment=lr_sweep", *axes, *extra)
     stages.run("wait for the sweep", "sweep", "experiment=lr_sweep", "--wait", *extra)
-    chosen = ["experiment=demo", "chosen=lr_sweep", *extra]
+    chosen = [*full, "chosen=lr_sweep"]
     stages.run("plan the full run", "plan", *chosen)
     stages.run("launch the full run", "launch", *chosen)
     config = compose_config(chosen)

@@ -13,13 +13,12 @@ from cpt.core.paths import RunPaths
 def main(overrides: Sequence[str]) -> int:
     """0 with both evaluations saved."""
     run = RunPaths(parse(overrides).run.absolute())
-    from rich.console import Console
-
     from cpt.evaluate.run import evaluate_both
     from cpt.evaluate.show import as_tables
+    from jobs.console import open_console
 
-    console = Console(highlight=False, soft_wrap=True)
-    comparison = evaluate_both(run, lambda line: console.print(line, markup=False))
+    console = open_console()
+    comparison = evaluate_both(run, lambda line: console.print(line))
     for table in as_tables(comparison):
         console.print(table)
     return EXIT_DONE

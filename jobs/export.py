@@ -6,10 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from cpt.config.seal import read_config
 from cpt.core.paths import RunPaths
+from jobs.console import open_console
 
 
 def main(overrides: Sequence[str]) -> int:
@@ -21,7 +20,7 @@ def main(overrides: Sequence[str]) -> int:
     from cpt.export import export_run  # torch
 
     record = export_run(run, config)
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = open_console()
     console.print(f"exported {record.checkpoint} to {run.export}")
     console.print(f"logits of the reloaded folder: largest difference {record.max_abs_difference:.2g} (allowed {record.tolerance:.2g})")
     console.print(f"transformers continues: {record.sample!r}")

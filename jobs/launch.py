@@ -6,12 +6,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from cpt.config.compose import compose_config
 from cpt.config.fingerprint import fingerprint
 from cpt.config.seal import read_config, to_yaml
 from cpt.core.paths import RunPaths
+from jobs.console import open_console
 from jobs.run_directory import prepare
 from slurm import submit
 from slurm.script import Origin, render
@@ -20,7 +19,7 @@ from slurm.script import Origin, render
 def main(overrides: Sequence[str]) -> int:
     """Compose, check, write, submit, say how to follow."""
     options, rest = parse(overrides)
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = open_console()
     given = RunPaths(options.run.absolute()) if options.run else None
     config = read_config(given.config) if given else compose_config(rest)
     run = given or config.runs.run(config.name, fingerprint(config))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
 from cpt.config import RunConfig
@@ -16,6 +14,7 @@ from cpt.core.records import MixturePlan
 from cpt.data import open_manifest
 from cpt.mix import plan_mixture
 from cpt.plan import plan, rows, unprepared
+from jobs.console import open_console
 
 
 def main(overrides: Sequence[str]) -> int:
@@ -27,7 +26,7 @@ def main(overrides: Sequence[str]) -> int:
     table = Table(title=f"{config.name}-{fingerprint(config)}", show_header=False, box=None, title_justify="left")
     for row in rows(config, record):
         table.add_row(*row)
-    console = Console(width=None if sys.stdout.isatty() else 180)
+    console = open_console()
     console.print(table)
     console.print(f"saved as {path}", soft_wrap=True)
     return 0

@@ -13,6 +13,7 @@ from cpt.core.records import DataManifest
 from cpt.core.units import duration
 from cpt.data.prepare import finished, prepare, steps
 from cpt.data.summary import manifest_table
+from jobs.console import open_console
 
 _ANY_BUDGET = "train.train_tokens=1_000_000_000_000"
 """A config without an experiment has no budget and is no run; the corpus does not depend on it."""
@@ -20,7 +21,7 @@ _ANY_BUDGET = "train.train_tokens=1_000_000_000_000"
 
 def main(overrides: Sequence[str]) -> int:
     """0 when the corpus stands."""
-    console = Console(highlight=False)
+    console = open_console()
     config = compose_config([_ANY_BUDGET, *overrides])
     manifest = finished(config)
     if manifest is None:
@@ -29,7 +30,7 @@ def main(overrides: Sequence[str]) -> int:
     else:
         note = "already prepared, nothing to do"
     table = manifest_table(manifest)
-    Console(highlight=False, width=None if console.is_terminal else 160).print(table)
+    console.print(table)
     for name, items in manifest.benchmarks.items():
         console.print(f"benchmark {name}: {items} items", soft_wrap=True)
     console.print(f"{note}: {config.runs.data(config.corpus.name).manifest}", soft_wrap=True)
@@ -42,7 +43,7 @@ def _prepare(config: RunConfig, console: Console) -> DataManifest:
         task = bar.add_task("prepare", total=steps(config.corpus))
 
         def observe(line: str) -> None:
-            bar.console.print(line, soft_wrap=True, markup=False)
+            bar.console.print(line, soft_wrap=True)
             bar.advance(task)
 
         return prepare(config, observe)

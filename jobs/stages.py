@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
-
 from cpt.core import units
 from cpt.core.artifacts import write_json
+from jobs.console import open_console
 
 
 class Stages:
@@ -21,7 +20,7 @@ class Stages:
 
     def __init__(self, root: Path) -> None:
         self.root, self.seconds = root, dict[str, float]()
-        self.console = Console(highlight=False, soft_wrap=True, markup=False)
+        self.console = open_console()
 
     def run(self, title: str, *command: str) -> None:
         """One verb. Ends the whole process with the verb's exit code when it fails."""
@@ -54,9 +53,9 @@ class Stages:
         self.console.print(f"  {units.duration(sum(self.seconds.values())):>12}  in all\n\nreport: {report}", style="bold")
 
 
-def scheduler(without_slurm: bool) -> tuple[str, str]:
-    """The cluster override, and why it is not SLURM when it is not."""
+def scheduler(without_slurm: bool) -> tuple[bool, str]:
+    """Whether a real SLURM can be had, and what is used instead when it cannot."""
     from slurm.devcluster import can_run
 
-    able, reason = (False, "asked for by --without-slurm") if without_slurm else can_run()
-    return ("cluster=devcluster", "") if able else ("cluster=local", f"no SLURM here ({reason}): submitit's local executor; a rank is killed instead of a node")
+    able, reason = (False, "as asked") if without_slurm else can_run()
+    return able, "" if able else f"no SLURM here ({reason}): submitit's local executor, and a rank is killed instead of a node"

@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from cpt.core.errors import Problem, UserError
 from cpt.core.paths import RunPaths, SweepPaths
+from jobs.console import open_console
 from slurm import recovery, standing
 
 
@@ -19,13 +19,13 @@ def main(overrides: Sequence[str]) -> int:
     if len(overrides) != 1:
         raise UserError(Problem(where="cpt status", what=" ".join(overrides) or "no directory", why="shows one run or sweep", fix="cpt status runs/<name>"))
     folder = Path(overrides[0]).absolute()
-    console = Console(highlight=False, soft_wrap=True)
+    console = open_console()
     if (sweep := SweepPaths(folder)).sweep.is_file():
         console.print(trial_table(folder.name, standing.of_sweep(sweep)))
         return 0
     run = standing.of_run(RunPaths(folder))
     console.print(attempt_table(folder.name, run))
-    console.print(f"checkpoint: step {run.checkpoint}\nqueue: {run.queue or 'no job'}" + (f"\nlast stop: {run.outcome}" if run.outcome else ""), markup=False)
+    console.print(f"checkpoint: step {run.checkpoint}\nqueue: {run.queue or 'no job'}" + (f"\nlast stop: {run.outcome}" if run.outcome else ""))
     return 0
 
 

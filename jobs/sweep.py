@@ -11,8 +11,6 @@ from cpt.core.errors import EXIT_DONE, EXIT_OURS
 def main(overrides: Sequence[str]) -> int:
     """0 with a choice written, or while trials still run; 1 when every trial ended and none is done, or the wait was too long."""
     arguments, rest = parse(overrides)
-    from rich.console import Console
-
     from cpt.config.compose import compose_config
     from cpt.sweep.choose import complete, decide, write_choice
     from cpt.sweep.collect import load_sweep
@@ -20,8 +18,9 @@ def main(overrides: Sequence[str]) -> int:
     from cpt.sweep.show import as_table
     from cpt.sweep.wait import progress, watch
     from cpt.tracking.journal import series
+    from jobs.console import open_console
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = open_console()
     config = compose_config(rest, validated=False)
     sweep = config.runs.sweep(arguments.sweep or config.sweep.name)
     load_sweep(sweep)
@@ -32,7 +31,7 @@ def main(overrides: Sequence[str]) -> int:
             console.print(f"sweep {table.name}: {progress(table)}")
     console.print(as_table(table))
     for note in table.notes:
-        console.print(f"note: {note}", markup=False)
+        console.print(f"note: {note}")
     if not complete(table) and not arguments.now:
         console.print(f"{progress(table)}: the choice is made when all have ended (`--wait`), or with `--now`")
         return EXIT_DONE
@@ -40,8 +39,8 @@ def main(overrides: Sequence[str]) -> int:
         console.print(f"nothing chosen: {table.reason}")
         return EXIT_OURS
     text = write_choice(table, sweep, config.runs)
-    console.print(f"chosen: trial {table.chosen:03d}, {table.reason}\n{config.runs.chosen(table.name)}:\n{text}", markup=False)
-    console.print(f"next: cpt plan experiment=<name> chosen={table.name}", markup=False)
+    console.print(f"chosen: trial {table.chosen:03d}, {table.reason}\n{config.runs.chosen(table.name)}:\n{text}")
+    console.print(f"next: cpt plan experiment=<name> chosen={table.name}")
     return EXIT_DONE
 
 

@@ -12,20 +12,19 @@ from cpt.core.errors import EXIT_DONE, EXIT_OURS
 def main(overrides: Sequence[str]) -> int:
     """0 when every journaled row is in MLflow, 1 when a server was not there; a later sync brings what is missing."""
     arguments = parse(overrides)
-    from rich.console import Console
-
     from cpt.tracking.sync import follow, sync
+    from jobs.console import open_console
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = open_console()
     passes = follow(arguments.folders, arguments.seconds) if arguments.follow else [sync(arguments.folders)]
     code = EXIT_DONE
     for results in passes:
         code = EXIT_OURS if any(result.error for result in results) else EXIT_DONE
         for result in results:
             if result.error:
-                console.print(f"sync {result.run.name}: nothing sent ({result.error}); the journal is kept, run `cpt sync {result.run}` later", markup=False)
+                console.print(f"sync {result.run.name}: nothing sent ({result.error}); the journal is kept, run `cpt sync {result.run}` later")
             elif result.rows or not arguments.follow:
-                console.print(f"sync {result.run.name}: {result.rows} rows, {result.status}", markup=False)
+                console.print(f"sync {result.run.name}: {result.rows} rows, {result.status}")
         if not results:
             console.print("sync: tracking.enabled is false, nothing to do")
     return code

@@ -45,15 +45,14 @@ def here(overrides: Sequence[str]) -> int:
 
 def sweep(overrides: Sequence[str]) -> int:
     """Hydra multirun: every trial sealed and submitted as one array; returns at once."""
-    from rich.console import Console
-
+    from jobs.console import open_console
     from jobs.run_directory import command, prepare
     from jobs.status import trial_table
     from slurm.hydra_launcher import multirun
 
     launched = multirun(overrides, prepare, command())
-    name, console = launched.sweep.root.name, Console(highlight=False, soft_wrap=True)
+    name, console = launched.sweep.root.name, open_console()
     console.print(trial_table(name, [(trial.index, trial.overrides, trial.state, trial.run) for trial in launched.trials]))
     console.print(f"array job {launched.job}" if launched.job else "nothing to submit: every trial is done or in the queue")
-    console.print(f"next: cpt status {launched.sweep.root}; cpt sweep sweep.name={name}", markup=False)
+    console.print(f"next: cpt status {launched.sweep.root}; cpt sweep sweep.name={name}")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 
 
@@ -11,7 +12,8 @@ def install() -> None:
     """Before torch and megatron are imported: they speak while they load."""
     for name in ("megatron", "torch.utils.cpp_extension", "nvidia_resiliency_ext"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # bars belong on a terminal, not into a log
     for module in ("megatron", "torch", "transformers"):
         warnings.filterwarnings("ignore", module=rf"{module}\b.*")
     warnings.filterwarnings("ignore", message="Apex is not installed|Transformer Engine and Apex are not installed")
