@@ -8,9 +8,9 @@ from pathlib import Path
 
 from cpt.config.run import RunConfig
 from cpt.config.running import Scheduler
+from cpt.core.attempts import AttemptBegin, DrillRecord, StopRecord
 from cpt.core.errors import CptError
 from cpt.core.paths import RunPaths
-from cpt.core.records import AttemptBegin, DrillRecord, StopRecord
 from cpt.tracking.journal import read_metrics
 from slurm import process, standing
 from slurm.devcluster import DevCluster

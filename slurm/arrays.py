@@ -17,9 +17,9 @@ from cpt.config.run import RunConfig
 from cpt.config.running import Scheduler
 from cpt.config.seal import read_config
 from cpt.core.artifacts import sha256_json
+from cpt.core.attempts import AttemptBegin
 from cpt.core.errors import EXIT_RESUME, CptError
 from cpt.core.paths import RunPaths, SweepPaths
-from cpt.core.records import AttemptBegin
 from slurm import client, local, process, recovery, script
 from slurm.environment import ATTEMPT, master_port
 from slurm.recovery import Action

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cpt.core.attempts import RankRecord
 from cpt.core.errors import EXIT_DONE, EXIT_RESUME, CptError, UserError
 from cpt.core.paths import RunPaths
-from cpt.core.records import RankRecord
 from cpt.core.world import World
 
 

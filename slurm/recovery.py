@@ -23,9 +23,9 @@ from pathlib import Path
 from cpt.config.running import SlurmConfig
 from cpt.config.seal import read_config
 from cpt.core.artifacts import Artifact, read_json
+from cpt.core.attempts import AttemptBegin, AttemptEnd, RankRecord, StopRecord
 from cpt.core.errors import EXIT_DONE, EXIT_HOLD, EXIT_OURS, EXIT_RESUME, EXIT_YOURS, CptError
 from cpt.core.paths import AttemptPaths, RunPaths
-from cpt.core.records import AttemptBegin, AttemptEnd, RankRecord, StopRecord
 from slurm import client
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from cpt.config.run import RunConfig
 from cpt.config.seal import read_config
+from cpt.core.attempts import AttemptBegin, AttemptEnd, StopRecord
 from cpt.core.errors import CptError
 from cpt.core.paths import AttemptPaths, RunPaths, SweepPaths
-from cpt.core.records import AttemptBegin, AttemptEnd, StopRecord, SweepRecord
+from cpt.core.records import SweepRecord
 from slurm import arrays, recovery, submit
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from cpt.config.run import RunConfig
 from cpt.config.running import Scheduler
 from cpt.core.artifacts import Artifact
+from cpt.core.attempts import StopRecord
 from cpt.core.paths import RunPaths
-from cpt.core.records import StopRecord
 from slurm import client, local, process
 from slurm.script import job_name
 

@@ -8,20 +8,10 @@ from pathlib import Path
 from cpt.config.run import RunConfig
 from cpt.config.seal import read_config
 from cpt.core.artifacts import Artifact
+from cpt.core.attempts import DrillRecord, StopRecord
 from cpt.core.errors import UserError
 from cpt.core.paths import RunPaths, SweepPaths
-from cpt.core.records import (
-    DataManifest,
-    DrillRecord,
-    EvaluationRecord,
-    ExportRecord,
-    ParityRecord,
-    PlanRecord,
-    RunRecord,
-    StopRecord,
-    SweepRecord,
-    SweepTable,
-)
+from cpt.core.records import DataManifest, EvaluationRecord, ExportRecord, ParityRecord, PlanRecord, RunRecord, SweepRecord, SweepTable
 from cpt.evaluate.forgetting import Comparison, LossChange, compare
 from cpt.report.attempts import Attempt, read_attempts
 from cpt.tracking.journal import EventRow, MetricRow, read_events, read_metrics

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from cpt.core.records import DrillRecord
+from cpt.core.attempts import DrillRecord
 from cpt.report.attempts import Attempt
 from cpt.report.canvas import AGAIN, GOOD, INK, LOST, SOFT, Canvas
 

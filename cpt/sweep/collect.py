@@ -11,9 +11,10 @@ from cpt.config.data import SourceGroup
 from cpt.config.fingerprint import fingerprint
 from cpt.config.run import RunConfig
 from cpt.config.seal import read_config
+from cpt.core.attempts import AttemptEnd, StopRecord
 from cpt.core.errors import Problem, UserError
 from cpt.core.paths import RunPaths, SweepPaths
-from cpt.core.records import AttemptEnd, StopRecord, SweepRecord, TrialRow
+from cpt.core.records import SweepRecord, TrialRow
 
 Series = Callable[[RunPaths, str], dict[int, float]]
 """Step -> value of a journaled metric; handed in, because the journal lives in a room beside this one."""

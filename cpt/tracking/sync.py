@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from cpt.config.run import RunConfig
 from cpt.config.seal import read_config
 from cpt.core.artifacts import read_json
+from cpt.core.attempts import StopRecord
 from cpt.core.errors import CptError, MissingInput, UserError
 from cpt.core.paths import RunPaths, SweepPaths
-from cpt.core.records import StopRecord, SweepTable
+from cpt.core.records import SweepTable
 from cpt.tracking.journal import journal_files, metric_row, parse_line, read_events, supersede_limits
 from cpt.tracking.record import TrackingRecord, advance, load_record
 from cpt.tracking.store import connect, ensure_store, experiment_id

@@ -11,8 +11,9 @@ import torch
 
 from cpt.checkpoint.store import CompleteRecord
 from cpt.core import units
+from cpt.core.attempts import StopRecord
 from cpt.core.paths import RunPaths
-from cpt.core.records import ParityRecord, StopRecord
+from cpt.core.records import ParityRecord
 from cpt.core.world import World
 from cpt.data import Batch
 from cpt.engine import StepResult

@@ -10,8 +10,9 @@ import pytest
 
 from cpt.config.compose import compose_config
 from cpt.config.fingerprint import fingerprint
+from cpt.core.attempts import DrillRecord
 from cpt.core.paths import RunPaths
-from cpt.core.records import DrillRecord, EvaluationRecord, ExportRecord, SweepTable
+from cpt.core.records import EvaluationRecord, ExportRecord, SweepTable
 from cpt.tracking.journal import read_events, series
 from slurm.devcluster import DevCluster
 from tests.tiny import SETTINGS

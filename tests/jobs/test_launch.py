@@ -10,9 +10,9 @@ import pytest
 from cpt.config.run import RunConfig
 from cpt.config.seal import read_config, write_config
 from cpt.core.artifacts import write_text
+from cpt.core.attempts import AttemptBegin, AttemptEnd, StopRecord
 from cpt.core.errors import MissingInput, UserError
 from cpt.core.paths import RunPaths
-from cpt.core.records import AttemptBegin, AttemptEnd, StopRecord
 from jobs import launch, status
 from slurm import submit
 from slurm.script import Origin, render

@@ -14,13 +14,11 @@ from cpt.config.fingerprint import fingerprint
 from cpt.config.run import RunConfig
 from cpt.config.seal import write_config
 from cpt.core.artifacts import write_json
+from cpt.core.attempts import AttemptBegin, AttemptEnd, DrillRecord, StopRecord
 from cpt.core.paths import RunPaths
 from cpt.core.records import (
-    AttemptBegin,
-    AttemptEnd,
     BenchmarkScore,
     DataManifest,
-    DrillRecord,
     EvaluationRecord,
     ExportRecord,
     MixturePlan,
@@ -31,7 +29,6 @@ from cpt.core.records import (
     SourceRecord,
     SourceShare,
     SplitRecord,
-    StopRecord,
     SweepRecord,
     SweepTable,
     TrialRow,

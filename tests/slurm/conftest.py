@@ -16,8 +16,8 @@ from cpt.config.compose import compose_config
 from cpt.config.run import RunConfig
 from cpt.config.seal import write_config
 from cpt.core.artifacts import write_text
+from cpt.core.attempts import AttemptBegin, AttemptEnd
 from cpt.core.paths import RunPaths
-from cpt.core.records import AttemptBegin, AttemptEnd
 from slurm import client
 from slurm.devcluster import DevCluster, can_run
 from slurm.script import Origin, render

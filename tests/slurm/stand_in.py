@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from cpt.core.artifacts import write_json, write_text
+from cpt.core.attempts import RankRecord, StopRecord
 from cpt.core.paths import RunPaths
-from cpt.core.records import RankRecord, StopRecord
 from slurm.environment import attempt_from_environment, world_from_environment
 from slurm.rank import exit_code
 

@@ -15,9 +15,9 @@ import pytest
 from cpt.config.compose import compose_config
 from cpt.config.run import RunConfig
 from cpt.config.seal import write_config
+from cpt.core.attempts import AttemptBegin, AttemptEnd, StopRecord
 from cpt.core.errors import EXIT_OURS, CptError
 from cpt.core.paths import RunPaths
-from cpt.core.records import AttemptBegin, AttemptEnd, StopRecord
 from slurm import local, standing, submit
 from slurm.local import Supervisor, Watch, once
 from slurm.recovery import Action

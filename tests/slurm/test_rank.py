@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from cpt.core.attempts import RankRecord
 from cpt.core.errors import MissingInput
 from cpt.core.paths import RunPaths
-from cpt.core.records import RankRecord
 from cpt.core.world import World
 from slurm.rank import exit_code, last_word
 

@@ -11,8 +11,8 @@ import pytest
 
 from cpt.config.running import SlurmConfig
 from cpt.core.artifacts import write_json
+from cpt.core.attempts import AttemptBegin, AttemptEnd, RankRecord, StopRecord
 from cpt.core.paths import RunPaths
-from cpt.core.records import AttemptBegin, AttemptEnd, RankRecord, StopRecord
 from slurm import recovery
 from slurm.recovery import Action, Evidence, RunState, decide
 

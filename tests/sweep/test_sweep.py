@@ -10,9 +10,10 @@ import pytest
 
 from cpt.config.compose import compose_config
 from cpt.config.seal import write_config
+from cpt.core.attempts import AttemptEnd, StopRecord
 from cpt.core.errors import CptError, UserError
 from cpt.core.paths import RunPaths, SweepPaths
-from cpt.core.records import AttemptEnd, StopRecord, SweepRecord, SweepTable, TrialRow
+from cpt.core.records import SweepRecord, SweepTable, TrialRow
 from cpt.sweep.choose import choose, chosen_yaml, decide
 from cpt.sweep.collect import trial_state
 from cpt.sweep.policy import sweep_policy

@@ -20,9 +20,9 @@ import pytest
 
 from cpt.config.seal import write_config
 from cpt.core.artifacts import write_json
+from cpt.core.attempts import StopRecord
 from cpt.core.errors import MissingInput, UserError
 from cpt.core.paths import RunPaths, SweepPaths
-from cpt.core.records import StopRecord
 from cpt.tracking.journal import Journal
 from cpt.tracking.record import TrackingRecord
 from cpt.tracking.store import connect, ensure_store, tracking_uri

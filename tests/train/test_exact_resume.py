@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from cpt.checkpoint import CheckpointStore
+from cpt.core.attempts import StopRecord
 from cpt.core.paths import RunPaths
-from cpt.core.records import StopRecord
 from cpt.tracking.journal import read_events, series
 from tests.ranks import Ranks, run_ranks
 from tests.tiny import make_run, train_rank, weights_of

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cpt.checkpoint import CheckpointStore
-from cpt.core.records import StopRecord
+from cpt.core.attempts import StopRecord
 from tests.ranks import run_ranks
 from tests.tiny import make_run, train_rank
 
