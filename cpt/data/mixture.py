@@ -40,6 +40,10 @@ class MixtureDataset:
         rows = [self._stream(source).sample(int(index)) for source, index in zip(sources, within, strict=True)]
         return Batch(np.stack(rows), sources)
 
+    def sources(self, start: int, stop: int) -> Indices:
+        """Which source each of the samples `start : stop` comes from, without reading them."""
+        return self._blend.assign(start, stop)[0]
+
     def ledger(self, n: int) -> dict[str, int]:
         """Tokens of each source that the first `n` samples train on."""
         return {name: samples * self._streams[name].sequence_length for name, samples in self._blend.counts(n).items()}

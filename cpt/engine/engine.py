@@ -1,7 +1,7 @@
 """`Engine`: one model over TP x PP x DP, and the three things that can be asked of it.
 
-Shapes: n sequences, s tokens a sequence, v vocabulary. Every rank calls the same method with the same arguments and gets
-the same answer; each works only on its own part.
+Shapes: n sequences over all ranks, m = n / DP of this rank's replica, s tokens a sequence, v vocabulary. Every rank calls
+the same method and gets the same answer; each works only on its own part.
 """
 
 from __future__ import annotations
@@ -64,12 +64,18 @@ class Engine:
         if self.optimizer is not None:
             self.optimizer.reload_model_params()
 
-    def train_step(self, tokens: IntArray, micro_batch_size: int, rate: float) -> StepResult:
-        """One update on the global batch `tokens` [n, s + 1] with learning rate `rate`."""
+    def rows(self, n: int) -> range:
+        """Which rows of a global batch of `n` this rank's replica works on: one block, in order."""
+        rank, size = data_rank()
+        return range(rank * (n // size), (rank + 1) * (n // size))
+
+    def train_step(self, mine: IntArray, micro_batch_size: int, rate: float) -> StepResult:
+        """One update with learning rate `rate`; `mine` [m, s + 1] are this replica's `rows` of the global batch."""
         self.module.train()
         self.module.zero_grad_buffer()
         self.optimizer.zero_grad()
-        losses = self._run(tokens, micro_batch_size, forward_only=False).mean(axis=1)
+        found = self._run(mine, micro_batch_size, forward_only=False)
+        losses = self.gather(found.mean(dim=1) if found is not None else None, (len(mine),), torch.float32)
         set_learning_rate(self.optimizer, rate, self.weight_decay)
         _, grad_norm, _ = self.optimizer.step()
         return StepResult(float(losses.mean(dtype=np.float64)), float(grad_norm), losses)
@@ -78,10 +84,13 @@ class Engine:
         """Loss of every predicted token, nats: [n, s + 1] -> [n, s]. Rows are spread over data-parallel ranks."""
         self.module.eval()
         _, size = data_rank()
-        rows = -len(tokens) % (micro_batch_size * size)
-        padded = np.concatenate([tokens, np.repeat(tokens[:1], rows, axis=0)])
+        missing = -len(tokens) % (micro_batch_size * size)
+        padded = np.concatenate([tokens, np.repeat(tokens[:1], missing, axis=0)])
+        rows = self.rows(len(padded))
         with torch.no_grad():
-            return self._run(padded, micro_batch_size, forward_only=True)[: len(tokens)]
+            found = self._run(padded[rows.start : rows.stop], micro_batch_size, forward_only=True)
+        losses: FloatArray = self.gather(found, (len(rows), tokens.shape[1] - 1), torch.float32)
+        return losses[: len(tokens)]
 
     def logits(self, tokens: IntArray) -> torch.Tensor:
         """fp32 logits [n, s, v] of tokens [n, s], whole on every rank. For parity, benchmarks and small batches."""
@@ -100,25 +109,30 @@ class Engine:
         dist.broadcast(result, parallel_state.get_pipeline_model_parallel_last_rank(), group=parallel_state.get_pipeline_model_parallel_group())
         return result
 
-    def _run(self, tokens: IntArray, micro_batch_size: int, forward_only: bool) -> FloatArray:
-        """Token losses [n, s] of the whole batch, on every rank."""
+    def gather(self, mine: torch.Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> Any:
+        """One value or row per sequence, from every replica to every rank: [m, ...] of `shape` -> numpy [n, ...].
+
+        Only one rank of a replica counts, on the last stage; the others may give None.
+        """
         rank, size = data_rank()
-        mine = len(tokens) // size
-        rows = torch.from_numpy(np.ascontiguousarray(tokens[rank * mine : (rank + 1) * mine]))
-        micro = rows.split(micro_batch_size)
+        whole = torch.zeros(shape[0] * size, *shape[1:], dtype=dtype, device=torch.cuda.current_device())
+        if counts_once() and mine is not None:
+            whole[rank * shape[0] : (rank + 1) * shape[0]] = mine
+        dist.all_reduce(whole)
+        return whole.cpu().numpy()
+
+    def _run(self, mine: IntArray, micro_batch_size: int, forward_only: bool) -> torch.Tensor | None:
+        """Token losses [m, s] of this replica's rows; None where no loss is computed."""
+        micro = torch.from_numpy(np.ascontiguousarray(mine)).split(micro_batch_size)
         found: list[torch.Tensor] = []
 
         def keep(output: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
             found.append(output.detach().float())
             return output.float().mean(), {}
 
-        shape = (micro_batch_size, tokens.shape[1] - 1)
+        shape = (micro_batch_size, mine.shape[1] - 1)
         self._forward_backward(((m[:, :-1].contiguous(), m[:, 1:].contiguous()) for m in micro), keep, len(micro), shape, forward_only)
-        whole = torch.zeros(len(tokens), shape[1], device=torch.cuda.current_device())
-        if counts_once():
-            whole[rank * mine : (rank + 1) * mine] = torch.cat(found)
-        dist.all_reduce(whole)
-        return np.asarray(whole.cpu().numpy())
+        return torch.cat(found) if found else None
 
     def _forward_backward(
         self,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from cpt.checkpoint.store import CompleteRecord
@@ -15,7 +17,6 @@ from cpt.core.attempts import StopRecord
 from cpt.core.paths import RunPaths
 from cpt.core.records import ParityRecord
 from cpt.core.world import World
-from cpt.data import Batch
 from cpt.engine import StepResult
 from cpt.engine.attention import NAME as ATTENTION
 from cpt.tracking.journal import Journal
@@ -23,6 +24,18 @@ from cpt.train.state import TrainState
 
 Say = Callable[[str], None]
 """Where lines for people go."""
+
+
+@dataclass(frozen=True)
+class GlobalBatch:
+    """One step's n sequences, of which this replica holds m."""
+
+    tokens: npt.NDArray[np.int64]
+    """[m, s + 1]: this replica's rows."""
+    sources: npt.NDArray[np.int64]
+    """[n]: index into the mixture's sources."""
+    checksums: npt.NDArray[np.int64]
+    """[n]: CRC-32 of every row."""
 
 
 class Recorder:
@@ -56,20 +69,20 @@ class Recorder:
         """All state came from a checkpoint."""
         self._event("resume", step=state.step, checkpoint=checkpoint, next_sample=state.consumed_samples)
 
-    def stepped(self, state: TrainState, batch: Batch, result: StepResult, rate: float, ledger: Mapping[str, int]) -> None:
+    def stepped(self, state: TrainState, batch: GlobalBatch, result: StepResult, rate: float, ledger: Mapping[str, int]) -> None:
         """After an update. `data/batch_crc32` lets anyone prove that a resumed run read what the straight one read."""
         seconds = time.monotonic() - self.started
-        tokens = batch.tokens[:, 1:].size
+        tokens = batch.sources.size * (batch.tokens.shape[1] - 1)
         values = {
             "train/loss": result.loss,
             "train/grad_norm": result.grad_norm,
             "train/lr": rate,
             "train/step_seconds": seconds,
             "train/tokens_per_second": tokens / seconds,
-            "data/batch_crc32": zlib.crc32(np.ascontiguousarray(batch.tokens).tobytes()),
+            "data/batch_crc32": zlib.crc32(batch.checksums.tobytes()),
         }
-        for index in np.unique(batch.source):
-            values[f"train/loss/{self.sources[index]}"] = float(result.sequence_losses[batch.source == index].mean(dtype=np.float64))
+        for index in np.unique(batch.sources):
+            values[f"train/loss/{self.sources[index]}"] = float(result.sequence_losses[batch.sources == index].mean(dtype=np.float64))
         values |= {f"data/tokens/{name}": count for name, count in ledger.items()}
         self.metrics(state, sum(ledger.values()), values)
         self._say(f"step {state.step}  loss {result.loss:.4f}  grad norm {result.grad_norm:.3f}  lr {rate:.2e}  {tokens / seconds:.0f} tokens/s")

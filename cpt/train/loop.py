@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
+import zlib
+
+import torch
 
 from cpt.checkpoint import sharded
 from cpt.engine.optimizer import learning_rate
 from cpt.train.job import Job
+from cpt.train.journaling import GlobalBatch
 from cpt.train.stop import StopReason, StopWatch
 
 
@@ -20,7 +24,7 @@ def train(job: Job, watch: StopWatch) -> StopReason:
             save(job)
         job.recorder.clock()
         rate = learning_rate(state.step, train_config.steps, job.config.peak_lr, job.config.schedule)
-        batch = job.data.batch(state.consumed_samples, state.consumed_samples + train_config.global_batch_size)
+        batch = read(job)
         result = job.engine.train_step(batch.tokens, train_config.micro_batch_size, rate)
         state.advance(train_config.global_batch_size)
         job.recorder.stepped(state, batch, result, rate, job.data.ledger(state.consumed_samples))
@@ -30,6 +34,15 @@ def train(job: Job, watch: StopWatch) -> StopReason:
             save(job)
     save(job)
     return reason
+
+
+def read(job: Job) -> GlobalBatch:
+    """The next global batch: this replica's rows, and what all ranks know about all rows."""
+    start, size = job.state.consumed_samples, job.config.train.global_batch_size
+    rows = job.engine.rows(size)
+    tokens = job.data.batch(start + rows.start, start + rows.stop).tokens
+    checksums = torch.tensor([zlib.crc32(row.tobytes()) for row in tokens])
+    return GlobalBatch(tokens, job.data.sources(start, start + size), job.engine.gather(checksums, (len(rows),), torch.int64))
 
 
 def due(step: int, interval: int) -> bool:
