@@ -5,9 +5,12 @@
 `Engine` has three verbs: `train_step`, `token_losses`, `logits`. Nothing else in the suite calls megatron's model code.
 """
 
-from cpt.engine import cpu, quiet
+from cpt.engine import quiet
 
-quiet.install()
+quiet.install()  # before torch is imported
+
+from cpt.engine import cpu  # noqa: E402
+
 cpu.install()  # before megatron is imported anywhere; does nothing where CUDA exists
 
 from cpt.engine.engine import Engine, StepResult  # noqa: E402
