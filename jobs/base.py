@@ -17,7 +17,7 @@ def main(overrides: Sequence[str]) -> int:
     console = open_console()
     console.print(f"base: {folder}")
     console.print(
-        f"parity: largest logit difference {record.max_abs_difference:.2g} (allowed {record.tolerance:.2g}) over {record.tokens} tokens, {record.layout}, fp32"
+        f"parity: largest logit difference {record.logit_difference:.2g} of the largest logit (allowed {record.tolerance:.2g}) over {record.tokens} tokens, {record.layout}, fp32"
     )
     console.print(f"loss on the reference text: engine {record.engine_loss:.6f}, base {record.base_loss:.6f}")
     console.print(f"next: cpt prepare corpus={config.corpus.name}")

@@ -22,7 +22,7 @@ def main(overrides: Sequence[str]) -> int:
     record = export_run(run, config)
     console = open_console()
     console.print(f"exported {record.checkpoint} to {run.export}")
-    console.print(f"logits of the reloaded folder: largest difference {record.max_abs_difference:.2g} (allowed {record.tolerance:.2g})")
+    console.print(f"logits of the reloaded folder: largest difference {record.logit_difference:.2g} of the largest logit (allowed {record.tolerance:.2g})")
     console.print(f"transformers continues: {record.sample!r}")
     console.print(f"next: cpt report --run {run.root}")
     return 0

@@ -142,7 +142,7 @@ class EvaluateConfig(Section):
     benchmark_items: int = 100
     """Items per multiple-choice benchmark; 0 takes all."""
     parity_tolerance: float = 1e-5
-    """Largest allowed difference, in fp32, between the logits of the loaded engine and of the Hugging Face base."""
+    """Largest allowed fp32 difference between logits of the loaded engine and of the Hugging Face base, as a share of the largest logit."""
 
     def problems(self) -> Iterator[Problem]:
         yield from positive(self, "heldout_sequences", "parity_tolerance")

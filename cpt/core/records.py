@@ -160,7 +160,8 @@ class EvaluationRecord(Artifact):
 class ParityRecord(Artifact):
     """The step-0 gate: engine against the Hugging Face base on fixed text, fp32."""
 
-    max_abs_difference: float
+    logit_difference: float
+    """Largest difference of a logit, as a share of the largest logit (or absolute, when that is below one)."""
     tolerance: float
     tokens: int
     engine_loss: float
@@ -198,7 +199,8 @@ class ExportRecord(Artifact):
 
     step: int
     checkpoint: str
-    max_abs_difference: float
+    logit_difference: float
+    """Largest difference of a logit, as a share of the largest logit (or absolute, when that is below one)."""
     tolerance: float
     sample: str
     """What transformers generated from it."""

@@ -71,7 +71,7 @@ def _publish(run: RunPaths, temp: Path, session: Session, difference: float, sam
     record = ExportRecord(
         step=session.step,
         checkpoint=Path(session.source).name,
-        max_abs_difference=difference,
+        logit_difference=difference,
         tolerance=TOLERANCE,
         sample=sample,
         files={file.name: sha256_file(file) for file in sorted(temp.iterdir())},

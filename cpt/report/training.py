@@ -111,12 +111,12 @@ def gates(facts: Facts) -> Html:
     parity, exported = facts.parity, facts.exported
     first = not_run("Parity gate", "cpt base")
     if parity:
-        verdict = "passed" if parity.max_abs_difference <= parity.tolerance else "FAILED"
+        verdict = "passed" if parity.logit_difference <= parity.tolerance else "FAILED"
         first = pairs(
             [
                 (
                     "engine against base",
-                    f"{verdict}: largest logit difference {parity.max_abs_difference:.2e}, allowed {parity.tolerance:.0e}, fp32, {parity.tokens} tokens",
+                    f"{verdict}: largest logit difference {parity.logit_difference:.2e} of the largest logit, allowed {parity.tolerance:.0e}, fp32, {parity.tokens} tokens",
                 ),
                 ("loss on that text", f"engine {parity.engine_loss:.5f}, base {parity.base_loss:.5f}"),
                 ("layout", parity.layout),
@@ -126,7 +126,7 @@ def gates(facts: Facts) -> Html:
     if exported:
         second = pairs(
             [
-                ("export against engine", f"largest logit difference {exported.max_abs_difference:.2e}, allowed {exported.tolerance:.0e}"),
+                ("export against engine", f"largest logit difference {exported.logit_difference:.2e} of the largest logit, allowed {exported.tolerance:.0e}"),
                 ("from", f"{exported.checkpoint}, step {exported.step}"),
                 ("transformers says", exported.sample),
                 ("files", ", ".join(f"{name} ({digest[:12]})" for name, digest in sorted(exported.files.items()))),

@@ -27,11 +27,11 @@ def prepare_base(config: RunConfig) -> tuple[Path, ParityRecord]:
     engine.initialize(World(), single.parallel, config.seed)
     record = measure(single, base, make_reference(folder))
     engine.finalize()
-    if record.max_abs_difference > record.tolerance:
+    if record.logit_difference > record.tolerance:
         raise UserError(
             Problem(
                 where="model",
-                what=f"logits differ by {record.max_abs_difference:.3g} from the base's, allowed is {record.tolerance:.3g}",
+                what=f"logits differ by {record.logit_difference:.3g} from the base's, allowed is {record.tolerance:.3g}",
                 why="the engine would train another model than this base",
                 fix="check the model section against the base's config.json",
             )

@@ -28,8 +28,8 @@ def load_base(engine: Engine, config: RunConfig, folder: Path) -> ParityRecord:
         raise MissingInput(path=folder / FILE, why="the step-0 gate compares with what the base answers", fix=f"cpt base model={config.model.name}")
     reference = read_reference(folder)
     record = measure(config, base, reference)
-    if record.max_abs_difference > record.tolerance:
-        raise UserError(_mismatch("logits", record.max_abs_difference, record.tolerance, folder))
+    if record.logit_difference > record.tolerance:
+        raise UserError(_mismatch("logits", record.logit_difference, record.tolerance, folder))
     import_weights(engine.gpt, config.model, base)
     engine.weights_changed()
     _check_loss(engine, reference, folder)
@@ -42,7 +42,7 @@ def measure(config: RunConfig, base: BaseFolder, reference: Reference) -> Parity
     import_weights(engine.gpt, config.model, base)
     logits = engine.logits(reference.tokens.numpy()).cpu()
     return ParityRecord(
-        max_abs_difference=relative_difference(logits, reference.logits),
+        logit_difference=relative_difference(logits, reference.logits),
         tolerance=config.evaluate.parity_tolerance,
         tokens=reference.tokens.numel(),
         engine_loss=next_token_loss(logits, reference.tokens),

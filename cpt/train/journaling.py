@@ -63,7 +63,7 @@ class Recorder:
         """The step-0 gate was passed."""
         if self.journal:
             record.save(self.run.parity)
-        self._event("parity", max_abs_difference=record.max_abs_difference, engine_loss=record.engine_loss, base_loss=record.base_loss)
+        self._event("parity", logit_difference=record.logit_difference, engine_loss=record.engine_loss, base_loss=record.base_loss)
 
     def resumed(self, state: TrainState, checkpoint: str) -> None:
         """All state came from a checkpoint."""

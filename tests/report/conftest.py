@@ -68,7 +68,7 @@ class Training:
             if first:
                 journal.event("resume", step=first, checkpoint=f"step_{first:08d}", next_sample=first * 4)
             else:
-                journal.event("parity", max_abs_difference=2.4e-6, engine_loss=3.1, base_loss=3.1)
+                journal.event("parity", logit_difference=2.4e-6, engine_loss=3.1, base_loss=3.1)
                 journal.metrics(0, 0, 0, heldout_at(0))
             for step in range(first + 1, last + 1):
                 self.step(journal, step)
@@ -227,7 +227,7 @@ def write_full_run(root: Path) -> RunPaths:
         versions={"cpt": "0.1.0", "python": "3.12.3", "torch": "2.13.0", "megatron-core": "0.19.2"}, mixture=mixture_plan(),
     ).save(run.run)  # fmt: skip
     plan_record().save(run.plan)
-    ParityRecord(max_abs_difference=2.4e-6, tolerance=1e-5, tokens=512, engine_loss=3.1021, base_loss=3.1021, layout="TP3 x PP2 x DP1").save(run.parity)
+    ParityRecord(logit_difference=2.4e-6, tolerance=1e-5, tokens=512, engine_loss=3.1021, base_loss=3.1021, layout="TP3 x PP2 x DP1").save(run.parity)
     training = Training(run, START)
     training.attempt(0, 0, 23, "node2", killed=True)
     training.attempt(1, 20, 40, "node3", killed=False)
@@ -239,7 +239,7 @@ def write_full_run(root: Path) -> RunPaths:
         evaluation(label).save(run.evaluation(label))
     sample = "Package: a small <b>tool</b> for listing files\n and a library"
     files = {"model.safetensors": "ef" * 32, "tokenizer.json": "cd" * 32}
-    ExportRecord(step=40, checkpoint="step_00000040", max_abs_difference=3.1e-6, tolerance=1e-4, sample=sample, files=files).save(run.export_record)
+    ExportRecord(step=40, checkpoint="step_00000040", logit_difference=3.1e-6, tolerance=1e-4, sample=sample, files=files).save(run.export_record)
     write_json(run.tracking, {"uid": "u", "run_id": "9d1c", "offsets": {}, "described": True, "status": "FINISHED", "rows": 50})
     return run
 

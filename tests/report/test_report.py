@@ -79,7 +79,7 @@ def test_pictures_are_pngs_of_the_pages_width(full_page: str) -> None:
         '<div class="value">145 s</div><div class="detail">node2 lost power at step 23, on purpose',
         "near duplicate 5,310, too short 812, exact duplicate 96",
         "Chosen: trial 002, lowest domain loss of 3 trial(s)",
-        "passed: largest logit difference 2.40e-06, allowed 1e-05",
+        "passed: largest logit difference 2.40e-06 of the largest logit, allowed 1e-05",
         "8 complete saves, median 5.8s",
         "cpt launch experiment=demo chosen=demo",
         "optimizer.lr_ratio=0.03,0.3",

@@ -31,7 +31,7 @@ def test_the_gap_is_measured_and_kept(root: Path) -> None:
     run = make_run(root, "gate", ["train.train_tokens=512"])
     run_ranks(1, train_rank, run, 0)
     record = ParityRecord.load(run.parity)
-    assert record.max_abs_difference <= record.tolerance == 1e-5
+    assert record.logit_difference <= record.tolerance == 1e-5
     assert record.engine_loss == pytest.approx(record.base_loss, abs=1e-5)
 
 
