@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,8 +44,8 @@ def sound(items: list[Item]) -> bool:
     return all(len(set(map(str.lower, item["choices"]))) == 4 and 0 <= item["gold"] < 4 for item in items)
 
 
-def test_section_asks_for_the_title_of_a_description(tmp_path: Path) -> None:
-    items, _ = build(Benchmark.section, tmp_path)
+def test_title_asks_for_the_title_of_a_description(tmp_path: Path) -> None:
+    items, _ = build(Benchmark.title, tmp_path)
     assert len(items) == 9
     assert sound(items)
     for item in items:
@@ -54,12 +55,24 @@ def test_section_asks_for_the_title_of_a_description(tmp_path: Path) -> None:
         assert item["group"] == "domain"
 
 
-def test_section_distractors_are_of_the_same_section_where_possible(tmp_path: Path) -> None:
-    items, _ = build(Benchmark.section, tmp_path)
+def test_title_distractors_are_of_the_same_section_where_possible(tmp_path: Path) -> None:
+    items, _ = build(Benchmark.title, tmp_path)
     tools = {f"title {number}" for number in range(5)}
     asked = [item for item in items if item["choices"][item["gold"]] in tools]
     assert len(asked) == 5
     assert all(set(item["choices"]) <= tools for item in asked)
+
+
+def test_section_asks_for_the_section_of_a_listing(tmp_path: Path) -> None:
+    shelves = [replace(listing, topic=f"shelf {number % 5}") for number, listing in enumerate(LISTINGS)]
+    material = Material({"domain": [*shelves, replace(LISTINGS[0], id="none", topic="")]}, Unpacked(None), 0)
+    assert build_benchmark(Benchmark.section, material, tmp_path / "set.jsonl") == (9, "sections of held-out listings")
+    items = [json.loads(line) for line in (tmp_path / "set.jsonl").read_text().splitlines()]
+    assert sound(items)
+    for item in items:
+        number = int(item["question"].removesuffix(".").split()[-1])
+        assert item["choices"][item["gold"]] == f"shelf {number % 5}"
+        assert "Section:" not in item["question"]
 
 
 def test_definition_does_not_give_its_word_away(tmp_path: Path) -> None:
@@ -92,15 +105,15 @@ def test_quiz_without_a_mirror_asks_definitions_and_says_so(tmp_path: Path) -> N
 
 
 def test_same_seed_same_items_other_seed_other_order(tmp_path: Path) -> None:
-    first = build(Benchmark.section, tmp_path)[0]
-    assert build(Benchmark.section, tmp_path)[0] == first
-    assert build(Benchmark.section, tmp_path, seed=1)[0] != first
+    first = build(Benchmark.title, tmp_path)[0]
+    assert build(Benchmark.title, tmp_path)[0] == first
+    assert build(Benchmark.title, tmp_path, seed=1)[0] != first
 
 
 def test_too_little_to_ask(tmp_path: Path) -> None:
     material = Material({"domain": LISTINGS[:3]}, Unpacked(None), 0)
-    with pytest.raises(UserError, match="section has no items"):
-        build_benchmark(Benchmark.section, material, tmp_path / "set.jsonl")
+    with pytest.raises(UserError, match="title has no items"):
+        build_benchmark(Benchmark.title, material, tmp_path / "set.jsonl")
 
 
 @pytest.mark.parametrize(
