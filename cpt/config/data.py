@@ -40,8 +40,8 @@ class Benchmark(StrEnum):
 
     quiz = "quiz"  # general knowledge, from the bsdgames quiz files
     definition = "definition"  # general: definition -> word, from held-out dictionary entries
-    title = "title"  # domain: description -> title, from held-out listings
-    section = "section"  # domain: title and description -> section of the catalogue, from held-out listings
+    titles = "titles"  # domain: description -> title, from held-out listings
+    sections = "sections"  # domain: title and description -> section of the catalogue, from held-out listings
 
 
 class FilterProfile(StrEnum):

@@ -1,6 +1,6 @@
 """Small multiple-choice sets, built offline beside the data: items of {"question", "choices", "gold", "group"}, four choices each.
 
-`quiz` and `definition` measure what the base knew (general), `title` and `section` what the corpus teaches (domain). Questions made from documents
+`quiz` and `definition` measure what the base knew (general), `titles` and `sections` what the corpus teaches (domain). Questions made from documents
 use held-out ones only. Items come in a seeded order, so that the first n of them are a fair sample.
 """
 
@@ -93,7 +93,7 @@ def definition(material: Material) -> tuple[list[Question], str, str]:
     return questions, "general", "definitions of held-out dictionary entries"
 
 
-def title(material: Material) -> tuple[list[Question], str, str]:
+def titles(material: Material) -> tuple[list[Question], str, str]:
     """A held-out listing's description without its header -> its title; distractors from the same section."""
     questions = []
     for document in material.heldout.get("domain", []):
@@ -103,7 +103,7 @@ def title(material: Material) -> tuple[list[Question], str, str]:
     return questions, "domain", "titles of held-out listings"
 
 
-def section(material: Material) -> tuple[list[Question], str, str]:
+def sections(material: Material) -> tuple[list[Question], str, str]:
     """A held-out listing without its header -> the section of the catalogue it is in, which only the domain knows."""
     wording = "In which section of the catalogue is this listing?"
     questions = []
@@ -117,8 +117,8 @@ def section(material: Material) -> tuple[list[Question], str, str]:
 BUILDERS: dict[Benchmark, Callable[[Material], tuple[list[Question], str, str]]] = {
     Benchmark.quiz: quiz,
     Benchmark.definition: definition,
-    Benchmark.title: title,
-    Benchmark.section: section,
+    Benchmark.titles: titles,
+    Benchmark.sections: sections,
 }
 
 

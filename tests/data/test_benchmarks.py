@@ -45,7 +45,7 @@ def sound(items: list[Item]) -> bool:
 
 
 def test_title_asks_for_the_title_of_a_description(tmp_path: Path) -> None:
-    items, _ = build(Benchmark.title, tmp_path)
+    items, _ = build(Benchmark.titles, tmp_path)
     assert len(items) == 9
     assert sound(items)
     for item in items:
@@ -56,7 +56,7 @@ def test_title_asks_for_the_title_of_a_description(tmp_path: Path) -> None:
 
 
 def test_title_distractors_are_of_the_same_section_where_possible(tmp_path: Path) -> None:
-    items, _ = build(Benchmark.title, tmp_path)
+    items, _ = build(Benchmark.titles, tmp_path)
     tools = {f"title {number}" for number in range(5)}
     asked = [item for item in items if item["choices"][item["gold"]] in tools]
     assert len(asked) == 5
@@ -66,7 +66,7 @@ def test_title_distractors_are_of_the_same_section_where_possible(tmp_path: Path
 def test_section_asks_for_the_section_of_a_listing(tmp_path: Path) -> None:
     shelves = [replace(listing, topic=f"shelf {number % 5}") for number, listing in enumerate(LISTINGS)]
     material = Material({"domain": [*shelves, replace(LISTINGS[0], id="none", topic="")]}, Unpacked(None), 0)
-    assert build_benchmark(Benchmark.section, material, tmp_path / "set.jsonl") == (9, "sections of held-out listings")
+    assert build_benchmark(Benchmark.sections, material, tmp_path / "set.jsonl") == (9, "sections of held-out listings")
     items = [json.loads(line) for line in (tmp_path / "set.jsonl").read_text().splitlines()]
     assert sound(items)
     for item in items:
@@ -105,15 +105,15 @@ def test_quiz_without_a_mirror_asks_definitions_and_says_so(tmp_path: Path) -> N
 
 
 def test_same_seed_same_items_other_seed_other_order(tmp_path: Path) -> None:
-    first = build(Benchmark.title, tmp_path)[0]
-    assert build(Benchmark.title, tmp_path)[0] == first
-    assert build(Benchmark.title, tmp_path, seed=1)[0] != first
+    first = build(Benchmark.titles, tmp_path)[0]
+    assert build(Benchmark.titles, tmp_path)[0] == first
+    assert build(Benchmark.titles, tmp_path, seed=1)[0] != first
 
 
 def test_too_little_to_ask(tmp_path: Path) -> None:
     material = Material({"domain": LISTINGS[:3]}, Unpacked(None), 0)
-    with pytest.raises(UserError, match="title has no items"):
-        build_benchmark(Benchmark.title, material, tmp_path / "set.jsonl")
+    with pytest.raises(UserError, match="titles has no items"):
+        build_benchmark(Benchmark.titles, material, tmp_path / "set.jsonl")
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_whatever_is_missing_or_changed_is_made_again(prepared: Prepared, tmp_pa
         case "bytes":
             victim.write_bytes(bytes(victim.stat().st_size))
         case "benchmark":
-            paths.benchmark("section").unlink()
+            paths.benchmark("sections").unlink()
         case "manifest":
             paths.manifest.write_text("{")
         case "settings":
