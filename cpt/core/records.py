@@ -168,6 +168,11 @@ class ParityRecord(Artifact):
     base_loss: float
     layout: str
 
+    @property
+    def passed(self) -> bool:
+        """False also when a logit is not a number, which compares as neither smaller nor greater."""
+        return self.logit_difference <= self.tolerance
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanRecord(Artifact):

@@ -42,7 +42,7 @@ def _about_the_run(facts: Facts) -> Iterator[str]:
         yield "No SLURM: ranks were processes of this machine. A rank could die and resume, a node could not."
     if facts.parity is None:
         yield "The parity gate left no record: nobody compared the engine's logits with the base's."
-    elif facts.parity.logit_difference > facts.parity.tolerance:
+    elif not facts.parity.passed:
         yield f"The engine's logits differ from the base's by {facts.parity.logit_difference:.1e} of the largest, more than {facts.parity.tolerance:.0e}."
     if any(not math.isfinite(row.values.get("train/loss", 0.0)) for row in facts.rows):
         yield "The training loss was not finite at some step."

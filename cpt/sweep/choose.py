@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -32,8 +33,9 @@ def decide(sweep: SweepPaths, policy: SweepConfig, series: Series) -> SweepTable
 def choose(rows: Sequence[TrialRow], limit: float) -> tuple[int | None, str]:
     """Index and reason. Lowest domain loss among done trials in which no general source rose more than `limit` (nats a token)."""
     done = [(row.domain_loss, row.general_loss, row.index) for row in rows if row.domain_loss is not None and row.general_loss is not None]
+    done = [item for item in done if math.isfinite(item[0] + item[1])]  # a diverged trial compares with nothing
     if not done:
-        return None, "no trial is done"
+        return None, "no trial is done with a finite loss"
     forgotten = {row.index: row.forgotten for row in rows if row.forgotten}
     if not forgotten:
         _, _, index = min(done, key=lambda item: (item[1], item[0]))

@@ -27,7 +27,7 @@ def prepare_base(config: RunConfig) -> tuple[Path, ParityRecord]:
     engine.initialize(World(), single.parallel, config.seed)
     record = measure(single, base, make_reference(folder))
     engine.finalize()
-    if record.logit_difference > record.tolerance:
+    if not record.passed:
         raise UserError(
             Problem(
                 where="model",

@@ -53,7 +53,7 @@ def open_session(config: RunConfig, run: RunPaths, weights: str, precision: Prec
         store = CheckpointStore(run.checkpoints)
         latest = store.latest()
         if latest is None:
-            raise MissingInput(path=run.checkpoints, why="no checkpoint is complete yet", fix=f"cpt status --run {run.root}")
+            raise MissingInput(path=run.checkpoints, why="no checkpoint is complete yet", fix=f"cpt status {run.root}")
         step, source = latest, str(store.check(latest))
         sharded.load_weights(store.path(latest), loaded.gpt)
     return Session(_in_precision(loaded, precision, config), step, source)

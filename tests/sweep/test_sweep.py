@@ -94,13 +94,21 @@ def test_a_source_that_is_forgotten_is_not_hidden_by_one_that_gains() -> None:
     assert chosen == 1 and "german +0.0000" in reason
 
 
+def test_a_diverged_trial_is_never_chosen() -> None:
+    nan = float("nan")
+    rows = [row(0, nan, nan, novels=nan), row(1, 2.5, 2.7, novels=0.2)]
+    assert choose(rows, limit=0.05)[0] == 1
+    assert choose(rows, limit=0.5)[0] == 1
+    assert choose(rows[:1], limit=0.5)[0] is None
+
+
 def test_unknown_base_is_said_and_means_caution() -> None:
     chosen, reason = choose([row(0, 2.0, 2.9), row(1, 2.5, 2.7)], limit=0.05)
     assert chosen == 1 and "base was not evaluated" in reason
 
 
 def test_nothing_done_chooses_nothing() -> None:
-    assert choose([row(0, None, None)], 0.05) == (None, "no trial is done")
+    assert choose([row(0, None, None)], 0.05) == (None, "no trial is done with a finite loss")
 
 
 def test_all_failed_is_our_failure(sweep: SweepPaths, tmp_path: Path) -> None:
