@@ -62,11 +62,33 @@ class SlurmConfig(Section):
     """Time limit as SLURM writes it: minutes, MM:SS, H:MM:SS, D-H, D-H:MM or D-H:MM:SS."""
     signal_lead: int = 60
     """Seconds before the time limit at which the job is told to save and requeue."""
+    spare_nodes: int = 0
+    """Nodes allocated beyond `nodes`, idle until one of those is lost: recovery without going back to the queue."""
     exclude: list[str] = field(default_factory=list)
     """Nodes to keep out."""
-    max_attempts: int = 50
+    requeue: bool = True
+    """False where the site does not let users requeue: then the script submits itself again, as a chain of jobs."""
+    relaunch: bool = True
+    """Start again inside the allocation whenever enough healthy nodes are left; false always goes back to the queue."""
+    max_attempts: int = 1000
+    """The last fence; what counts before it is progress."""
     max_no_progress: int = 3
-    """Attempts in a row without a new checkpoint before the job is held."""
+    """Attempts in a row without a new checkpoint, whatever ended them, before the job is held."""
+    preflight: bool = True
+    """Ask every node how it is before ranks start on it."""
+    preflight_seconds: float = 120.0
+    """A node that has not reported by then has failed its preflight."""
+    heartbeat_seconds: float = 5.0
+    """Between two heartbeats of a rank."""
+    silence_seconds: float = 30.0
+    """A node is lost when its ranks have been silent that long, others have not, and SLURM's daemon on it does not answer."""
+    start_seconds: float = 1800.0
+    """Until the first step of an attempt is done; longer is a hang."""
+    hang_seconds: float = 600.0
+    """Least time without progress that is a hang; the real limit is `hang_factor` times the longest step or save so far, if that is more."""
+    hang_factor: float = 10.0
+    kill_seconds: float = 30.0
+    """From the first rank's crash until all others must be gone; then they are killed."""
     array_parallelism: int = 8
     """Trials of a sweep that may run at the same time."""
     extra: dict[str, str] = field(default_factory=dict)
@@ -74,6 +96,12 @@ class SlurmConfig(Section):
 
     def problems(self) -> Iterator[Problem]:
         yield from positive(self, "nodes", "tasks_per_node", "cpus_per_task", "max_attempts", "max_no_progress", "array_parallelism")
+        yield from positive(self, "preflight_seconds", "heartbeat_seconds", "start_seconds", "hang_seconds", "hang_factor", "kill_seconds")
+        if self.silence_seconds < 3 * self.heartbeat_seconds:
+            why = f"one late heartbeat (each {self.heartbeat_seconds:g} s) must not look like a lost node"
+            yield Problem(where="silence_seconds", what=f"is {self.silence_seconds:g}", why=why, fix=f"silence_seconds={3 * self.heartbeat_seconds:g}")
+        if self.spare_nodes < 0:
+            yield Problem(where="spare_nodes", what=f"is {self.spare_nodes}", why="counts nodes", fix="spare_nodes=0")
         if not self.minutes > 0:
             yield Problem(where="time", what=repr(self.time), why="is not a time limit of SLURM", fix="slurm.time=2:00:00 or slurm.time=1-12:00:00")
         elif not 0 <= self.signal_lead < 60 * self.minutes:

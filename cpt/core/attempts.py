@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 from cpt.core.artifacts import Artifact
 
@@ -30,6 +31,8 @@ class RankRecord(Artifact):
     host: str
     outcome: str
     step: int
+    time: float = 0.0
+    """Seconds since the epoch, by this rank's node."""
     signature: str = ""
     """Of a crash: exception type, innermost frame; the same signature twice without progress stops the run."""
     message: str = ""
@@ -48,25 +51,69 @@ class AttemptBegin(Artifact):
     step: int
     """Step of the last complete checkpoint; 0 when there is none."""
     time: float
+    path: str = "submit"
+    """How it came to be: submit | relaunch (inside the allocation) | requeue (through the queue, same job) | chain (the next job)."""
+    spares: list[str] = field(default_factory=list)
+    """Healthy nodes of the allocation that are left idle."""
+
+
+class Ending(StrEnum):
+    """Why an attempt ended. Each has its own action, budget and message in `slurm.recovery`."""
+
+    done = "done"
+    stopped = "stopped"  # somebody touched triggers/stop
+    preempted = "preempted"
+    time_limit = "time_limit"
+    node_lost = "node_lost"
+    launch_failure = "launch_failure"  # no rank ever said a word
+    rank_crash = "rank_crash"
+    hang = "hang"
+    no_progress = "no_progress"
+    fatal = "fatal"  # another attempt cannot help
+
+
+class Action(StrEnum):
+    """What follows an attempt."""
+
+    done = "done"
+    relaunch = "relaunch"  # new ranks inside the same allocation
+    requeue = "requeue"  # through the queue
+    fail = "fail"
+    hold = "hold"  # a human looks, then submits again
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttemptEnd(Artifact):
     """How an attempt ended and what follows (`end.json`).
 
-    classification: done | signal | deadline | trigger | fatal | crash | repeated_crash | lost | no_progress | too_many_attempts.
-    action: done | requeue | fail | hold. A `lost` attempt died without a word (power loss, KILL) and is recorded by the next one,
-    with the time of the last file it touched.
+    An attempt whose supervisor died with it (power loss of the batch host) is recorded by the next one, with the time of the last
+    file it touched.
     """
 
     number: int
-    classification: str
-    action: str
+    ending: Ending
+    action: Action
     code: int
-    """What srun returned; -1 for a lost attempt."""
+    """What srun returned; -1 when nobody was left to see it."""
     message: str
+    """One sentence for a human."""
     step: int
+    """Of the newest complete checkpoint."""
     time: float
+    nodes: list[str] = field(default_factory=list)
+    """Nodes that are blamed: lost, silent, or where the first rank crashed."""
+    rank: int = -1
+    """The rank that failed first; -1 when unknown."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Suspects(Artifact):
+    """Nodes that this run has seen fail (`suspects.json`), for the next attempt and for the cluster's admin."""
+
+    blamed: dict[str, list[str]] = field(default_factory=dict)
+    """Node -> what happened on it, in order: `attempt 3: power lost`."""
+    excluded: dict[str, str] = field(default_factory=dict)
+    """Node -> why it is kept out from now on: blamed twice, or failed its preflight."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -141,6 +141,11 @@ class RunPaths:
         return self.root / "state.json"
 
     @property
+    def suspects(self) -> Path:
+        """Nodes that failed in this run."""
+        return self.root / "suspects.json"
+
+    @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
 
@@ -225,6 +230,25 @@ class AttemptPaths:
     def rank(self, rank: int) -> Path:
         """How rank `rank` ended, written by itself when it can."""
         return self.root / f"rank_{rank:04d}.json"
+
+    @property
+    def beats(self) -> Path:
+        """Heartbeats of all ranks, one file each."""
+        return self.root / "beats"
+
+    def beat(self, host: str, rank: int) -> Path:
+        """By node first, so that a node's own are found without reading the others."""
+        return self.beats / f"{host}.{rank:04d}"
+
+    @property
+    def preflight(self) -> Path:
+        """One report per node, before ranks start."""
+        return self.root / "preflight"
+
+    @property
+    def first_error(self) -> Path:
+        """What failed first, merged from all ranks' records and logs."""
+        return self.root / "first_error.txt"
 
     def log(self, rank: int | str) -> Path:
         """Standard output and error of one rank; the batch script passes srun's `%t`."""
