@@ -34,10 +34,27 @@ def render(config: RunConfig, run: RunPaths, origin: Origin, rank_command: Seque
             "run": shlex.quote(str(run.root)),
             "python": shlex.quote(origin.python),
             "setup": "\n".join(setup(config)),
-            "srun": shlex.join(_srun(config)),
-            "command": shlex.join(rank_argv(run, origin.python, rank_command)),
+            "step": " \\\n  ".join(shlex.join(line) for line in _rank_lines(config, run, origin.python, rank_command)),
         },
     )
+
+
+def rank_step(config: RunConfig, run: RunPaths, python: str, rank_command: Sequence[str] = ()) -> list[str]:
+    """From `srun` to the last word of what every rank executes. `--nodelist` and `--output` go right behind `srun`, where the supervisor puts them.
+
+    All GPUs of a node stay visible to each of its ranks (`--gpus-per-node` of the job, no `--gpus-per-task`): NCCL reaches a neighbor's
+    memory over NVLink only through a device that the process can see, and `local_rank` picks the rank's own.
+    """
+    return [word for line in _rank_lines(config, run, python, rank_command) for word in line]
+
+
+def preflight_step(config: RunConfig, run: RunPaths, python: str) -> list[str]:
+    """From `srun` to `preflight --node`: one task per node, where ranks would run. How many nodes and which, `slurm.preflight` puts behind `srun`.
+
+    A node that fails must not take the reports of the others with it, so no task's end ends another's.
+    """
+    options = ["srun", "--overlap", "--kill-on-bad-exit=0", "--wait=0", "--ntasks-per-node=1", f"--cpus-per-task={config.slurm.cpus_per_task}", "--export=ALL"]
+    return [*options, python, "-m", "jobs.cli", "preflight", "--node", "--run", str(run.root)]
 
 
 def rank_argv(run: RunPaths, python: str = sys.executable, rank_command: Sequence[str] = ()) -> list[str]:
@@ -58,18 +75,19 @@ def _directives(config: RunConfig, run: RunPaths, origin: Origin) -> Iterator[st
         "chdir": str(origin.folder),
         "output": str(run.job_log).replace("%", "%%"),
         "open-mode": "append",
-        "nodes": str(slurm.nodes),
+        "nodes": str(slurm.nodes + slurm.spare_nodes),
         "ntasks-per-node": str(slurm.tasks_per_node),
         "cpus-per-task": str(slurm.cpus_per_task),
         "time": slurm.time,
         "signal": f"B:USR2@{slurm.signal_lead}",
     }
     if cluster.gpus_per_node:
-        options["gpus-per-node"] = str(cluster.gpus_per_node)
+        options |= {"gpus-per-node": str(cluster.gpus_per_node), "exclusive": ""}
     options |= {name: value for name, value in (("partition", cluster.partition), ("account", cluster.account)) if value}
     if slurm.exclude:
         options["exclude"] = ",".join(slurm.exclude)
-    yield "requeue"
+    yield "requeue" if slurm.requeue else "no-requeue"
+    yield "no-kill"  # the loss of a node ends its ranks, and the supervisor goes on with the others
     yield from (f"{name}={shlex.quote(value)}" if value else name for name, value in (options | slurm.extra).items())
 
 
@@ -84,20 +102,15 @@ def setup(config: RunConfig) -> Iterator[str]:
 
 def environment(config: RunConfig) -> dict[str, str]:
     """What every rank gets beside the submitter's environment: threads as it has cores, and the site's own facts."""
-    return {"OMP_NUM_THREADS": str(config.slurm.cpus_per_task)} | config.cluster.environment
+    return {"OMP_NUM_THREADS": str(config.slurm.cpus_per_task), "PYTHONUNBUFFERED": "1"} | config.cluster.environment
 
 
-def _srun(config: RunConfig) -> list[str]:
-    """`--cpus-per-task` again, because srun has stopped taking it from the job."""
+def _rank_lines(config: RunConfig, run: RunPaths, python: str, rank_command: Sequence[str]) -> list[list[str]]:
+    """`rank_step` in the lines of the script. `--cpus-per-task` again, because srun has stopped taking it from the job."""
     slurm = config.slurm
-    return [
-        f"--nodes={slurm.nodes}",
-        f"--ntasks={slurm.world_size}",
-        f"--ntasks-per-node={slurm.tasks_per_node}",
-        f"--cpus-per-task={slurm.cpus_per_task}",
-        "--kill-on-bad-exit=1",
-        "--export=ALL",
-    ]
+    how = ["srun", "--overlap", "--kill-on-bad-exit=1", "--wait=0", "--export=ALL"]
+    how_many = [f"--nodes={slurm.nodes}", f"--ntasks={slurm.world_size}", f"--ntasks-per-node={slurm.tasks_per_node}", f"--cpus-per-task={slurm.cpus_per_task}"]
+    return [how, how_many, rank_argv(run, python, rank_command)]
 
 
 def _quoted(value: str) -> str:

@@ -63,7 +63,7 @@ def test_scripts_pass_shellcheck(tmp_path: Path, name: str) -> None:
 def test_values_reach_the_shell_whole(tmp_path: Path) -> None:
     """The lines before the ranks, executed by bash: nothing of a value is taken for code."""
     text = script("odd", root=f"{tmp_path}/100% 'odd' $(touch pwned)/")
-    head = text.partition("attempt=$(")[0].replace("module load", ": module load").replace("source .venv", ": source .venv")
+    head = text.partition("exec ")[0].replace("module load", ": module load").replace("source .venv", ": source .venv")
     show = 'printf "%s\\n" "$run" "$python" "$GREETING" "$NCCL_IB_HCA" "$OMP_NUM_THREADS"'
     done = subprocess.run(["bash", "-c", f"{head}\n{show}"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
@@ -74,12 +74,12 @@ def test_values_reach_the_shell_whole(tmp_path: Path) -> None:
         "1",
     ]
     assert not (tmp_path / "pwned").exists()
-    assert "--output='" in text and "100%% " in text, "a percent sign is a pattern in the names of SLURM's files"
+    assert "#SBATCH --output='" in text and "100%% " in text, "a percent sign is a pattern in the names of SLURM's files"
 
 
 def test_every_placeholder_of_the_template_is_filled() -> None:
     assert "@run@" in TEMPLATE.read_text()
-    assert not any(f"@{name}@" in script("demo") for name in ("title", "directives", "run", "python", "setup", "srun", "command"))
+    assert not any(f"@{name}@" in script("demo") for name in ("title", "directives", "run", "python", "setup", "step"))
 
 
 def test_one_name_per_directory() -> None:
@@ -89,4 +89,4 @@ def test_one_name_per_directory() -> None:
 
 def test_the_rank_command_can_be_replaced() -> None:
     text = render(composed("demo"), RunPaths(Path("/r")), ORIGIN, ["stand in"])
-    assert "'stand in' /r &" in text and "jobs.cli" not in text
+    assert "'stand in' /r\n" in text and "jobs.cli" not in text
