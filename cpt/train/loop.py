@@ -8,7 +8,7 @@ import zlib
 import torch
 
 from cpt.checkpoint import sharded
-from cpt.engine.optimizer import learning_rate
+from cpt.config.schedule import learning_rate
 from cpt.train.job import Job
 from cpt.train.journaling import GlobalBatch
 from cpt.train.stop import StopReason, StopWatch

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-pytestmark = pytest.mark.engine
+from cpt.config.schedule import learning_rate
+from cpt.config.training import Decay, ScheduleConfig
 
 
 def rates(decay: str, steps: int = 100) -> list[float]:
-    from cpt.config.training import Decay, ScheduleConfig
-    from cpt.engine.optimizer import learning_rate
-
     schedule = ScheduleConfig(decay=Decay(decay), warmup_share=0.1, min_lr_ratio=0.1)
     return [learning_rate(step, steps, 1e-3, schedule) for step in range(steps)]
 
