@@ -19,7 +19,7 @@ _METADATA = {"distrib_optim_sharding_type": "fully_reshardable"}
 
 
 def save(store: CheckpointStore, step: int, layout: str, model: Any, optimizer: Any, train: Mapping[str, int]) -> CompleteRecord | None:
-    """Write a checkpoint and publish it. `train` are plain numbers, the same on all ranks. Rank 0 gets the record."""
+    """Write a checkpoint and publish it. `train` are plain numbers, `consumed_samples` among them, the same on all ranks. Rank 0 gets the record."""
     _write_in_process()
     if dist.get_rank() == 0:
         store.begin(step)
@@ -27,7 +27,7 @@ def save(store: CheckpointStore, step: int, layout: str, model: Any, optimizer: 
     folder = store.begin_path(step)
     _bytes().save(_state(model, optimizer, is_loading=False) | {"train": dict(train)}, str(folder))
     dist.barrier()
-    record = store.publish(step, layout) if dist.get_rank() == 0 else None
+    record = store.publish(step, layout, train["consumed_samples"]) if dist.get_rank() == 0 else None
     dist.barrier()
     return record
 

@@ -16,10 +16,14 @@ _COMPLETE = "complete.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CompleteRecord(Artifact):
-    """Written last: the files that a complete checkpoint holds, with their sizes in bytes."""
+    """Written last: what a complete checkpoint is, and the files that it holds, with their sizes in bytes."""
 
     step: int
     layout: str
+    consumed_samples: int
+    """Sequences trained on; the next sample has this number."""
+    data: str
+    """`cpt.data.data_fingerprint` of what it was trained on."""
     files: dict[str, int]
 
     @property
@@ -29,10 +33,13 @@ class CompleteRecord(Artifact):
 
 
 class CheckpointStore:
-    """One run's checkpoints. Only rank 0 calls what changes the folder, with a barrier on both sides."""
+    """One run's checkpoints. Only rank 0 calls what changes the folder, with a barrier on both sides.
 
-    def __init__(self, folder: Path, keep_last: int = 2) -> None:
-        self.folder, self.keep_last = folder, keep_last
+    `data` is the fingerprint of what the run trains on now; only who saves needs it.
+    """
+
+    def __init__(self, folder: Path, keep_last: int = 2, data: str = "") -> None:
+        self.folder, self.keep_last, self.data = folder, keep_last, data
 
     def path(self, step: int) -> Path:
         """Where checkpoint `step` is, once it is complete."""
@@ -50,13 +57,17 @@ class CheckpointStore:
     def check(self, step: int) -> Path:
         """The checkpoint's folder. Raises `MissingInput` or `CptError` when a file is gone or has another size."""
         path = self.path(step)
-        if not (path / _COMPLETE).is_file():
-            raise MissingInput(path=path, why="there is no such checkpoint", fix=f"one of: {self.steps()}")
-        record = CompleteRecord.load(path / _COMPLETE)
-        for name, size in record.files.items():
+        for name, size in self.record(step).files.items():
             if not (path / name).is_file() or (path / name).stat().st_size != size:
                 raise CptError(f"checkpoint {path} is damaged: {name} should hold {size} bytes; remove the folder to fall back on the one before")
         return path
+
+    def record(self, step: int) -> CompleteRecord:
+        """What checkpoint `step` says of itself. Raises `MissingInput` when there is none."""
+        path = self.path(step)
+        if not (path / _COMPLETE).is_file():
+            raise MissingInput(path=path, why="there is no such checkpoint", fix=f"one of: {self.steps()}")
+        return CompleteRecord.load(path / _COMPLETE)
 
     def begin(self, step: int) -> Path:
         """An empty folder to write into; whatever earlier kills left behind is removed."""
@@ -67,11 +78,11 @@ class CheckpointStore:
         temp.mkdir()
         return temp
 
-    def publish(self, step: int, layout: str) -> CompleteRecord:
+    def publish(self, step: int, layout: str, consumed_samples: int) -> CompleteRecord:
         """Make what was written visible, in one rename, and let old checkpoints go."""
         temp, path = self.begin_path(step), self.path(step)
         files = {file.name: _on_disk(file) for file in temp.iterdir()}
-        record = CompleteRecord(step=step, layout=layout, files=files)
+        record = CompleteRecord(step=step, layout=layout, consumed_samples=consumed_samples, data=self.data, files=files)
         record.save(temp / _COMPLETE)
         if path.exists():  # a save of the same step, complete but older: only a rerun after a roll-back gets here
             shutil.rmtree(path)

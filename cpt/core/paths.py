@@ -160,6 +160,11 @@ class RunPaths:
         return self.root / "stopped.json"
 
     @property
+    def accepted_data(self) -> Path:
+        """Changes of mixture or corpus that a human has accepted for this run."""
+        return self.root / "accepted_data.json"
+
+    @property
     def parity(self) -> Path:
         """The step-0 gate: engine against the Hugging Face base."""
         return self.root / "parity.json"

@@ -7,7 +7,18 @@
     blend (which source) x stream (which window) ------ mixture -> Batch      cpt train
 """
 
+from cpt.data.identity import batch_crc32, data_fingerprint, require_same_data, row_checksums
 from cpt.data.manifest import open_manifest
 from cpt.data.mixture import Batch, MixtureDataset, open_heldout, open_mixture
 
-__all__ = ["Batch", "MixtureDataset", "open_heldout", "open_manifest", "open_mixture"]
+__all__ = [
+    "Batch",
+    "MixtureDataset",
+    "batch_crc32",
+    "data_fingerprint",
+    "open_heldout",
+    "open_manifest",
+    "open_mixture",
+    "require_same_data",
+    "row_checksums",
+]

@@ -10,7 +10,7 @@ from cpt.config.run import RunConfig
 from cpt.core.paths import RunPaths
 from cpt.core.records import RunRecord
 from cpt.core.world import World
-from cpt.data import MixtureDataset, open_manifest, open_mixture
+from cpt.data import MixtureDataset, data_fingerprint, open_manifest, open_mixture, require_same_data
 from cpt.engine import Engine
 from cpt.engine.parallel import agree_on
 from cpt.train.gate import load_base
@@ -40,13 +40,16 @@ def build_job(run: RunPaths, config: RunConfig, world: World, attempt: int, say:
     data = open_mixture(config, manifest, record.mixture)
     engine = Engine(config.model, config.parallel, config.train.precision, config.optimizer)
     recorder = Recorder(run, attempt, world, data.names, say)
-    store = CheckpointStore(run.checkpoints, config.checkpoint.keep_last)
+    store = CheckpointStore(run.checkpoints, config.checkpoint.keep_last, data_fingerprint(record.mixture, config))
     state = restore(engine, store, config, recorder)
     return Job(config, run, engine, data, Heldout(config, manifest), store, recorder, state)
 
 
 def restore(engine: Engine, store: CheckpointStore, config: RunConfig, recorder: Recorder) -> TrainState:
-    """Resume (same run, all state) when there is a complete checkpoint, else initialize from the base."""
+    """Resume (same run, all state) when there is a complete checkpoint, else initialize from the base.
+
+    Raises `UserError` when the checkpoint was trained on other data than this store's.
+    """
     step = agree_on(store.latest())
     recorder.begin(step or 0, engine.describe())
     if step is None:
@@ -54,6 +57,7 @@ def restore(engine: Engine, store: CheckpointStore, config: RunConfig, recorder:
         return TrainState()
     if recorder.journal:
         store.announce()
+    require_same_data(recorder.run, step, store.record(step).data, store.data)
     state = TrainState.from_state_dict(sharded.load(store.check(step), engine.gpt, engine.optimizer))
     recorder.resumed(state, store.path(step).name)
     return state

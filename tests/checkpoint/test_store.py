@@ -13,12 +13,12 @@ from cpt.core.errors import CptError, MissingInput
 
 def write(store: CheckpointStore, step: int, content: bytes = b"weights") -> None:
     (store.begin(step) / "shard").write_bytes(content)
-    store.publish(step, "TP1 x PP1 x DP1")
+    store.publish(step, "TP1 x PP1 x DP1", step * 8)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> CheckpointStore:
-    return CheckpointStore(tmp_path / "checkpoints", keep_last=2)
+    return CheckpointStore(tmp_path / "checkpoints", keep_last=2, data="abc")
 
 
 def test_nothing_is_there_at_first(store: CheckpointStore) -> None:
@@ -32,6 +32,14 @@ def test_a_published_checkpoint_is_the_latest(store: CheckpointStore) -> None:
     assert store.latest() == 10
     assert store.check(10) == store.path(10)
     assert json.loads((store.folder / "latest.json").read_text()) == {"step": 10}
+
+
+def test_a_checkpoint_says_what_it_was_trained_on(store: CheckpointStore) -> None:
+    write(store, 10)
+    record = CheckpointStore(store.folder).record(10)
+    assert (record.step, record.consumed_samples, record.data) == (10, 80, "abc")
+    with pytest.raises(MissingInput):
+        store.record(20)
 
 
 def test_what_was_not_published_is_invisible_and_removed_by_the_next_save(store: CheckpointStore) -> None:

@@ -64,7 +64,7 @@ def on_disk(precision):
     engine.train_step(numpy.zeros((1, 9), dtype=numpy.int64), 1, 1e-4)
     folder = Path(sys.argv[3]) / precision
     folder.mkdir()
-    sharded.save(CheckpointStore(folder), 1, "", engine.module, engine.optimizer, {"step": 1})
+    sharded.save(CheckpointStore(folder), 1, "", engine.module, engine.optimizer, {"step": 1, "consumed_samples": 1})
     return sum(path.stat().st_size for path in folder.rglob("*.distcp")) / config.parameters
 
 initialize(World(), ParallelConfig(), 1)
