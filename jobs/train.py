@@ -23,14 +23,14 @@ def main(overrides: Sequence[str]) -> int:
 
 def rank(run: RunPaths) -> int:
     """One of the ranks that the batch script, an array task or the local supervisor starts."""
-    from slurm.environment import attempt_from_environment, world_from_environment
-    from slurm.rank import exit_code, last_word
+    from slurm.environment import attempt_from_environment, deadline_from_environment, world_from_environment
+    from slurm.rank import alive, exit_code
 
-    world, attempt = world_from_environment(), attempt_from_environment(run)
-    with last_word(run, attempt, world):
-        from cpt.train import train_run
+    world, attempt, config = world_from_environment(), attempt_from_environment(run), read_config(run.config)
+    with alive(run, attempt, world, config.slurm.heartbeat_seconds) as heart:
+        from cpt.train import Life, train_run
 
-        return exit_code(train_run(run, read_config(run.config), world, attempt), world)
+        return exit_code(train_run(run, config, world, attempt, Life(heart.at, deadline_from_environment())), world)
 
 
 def here(overrides: Sequence[str]) -> int:

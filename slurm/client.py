@@ -6,13 +6,17 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cpt.config.running import ClusterConfig
 from cpt.core.errors import CptError, Problem, UserError
+
+SLURMD_PORT = 6818
+"""Where slurmd listens unless the site says otherwise."""
 
 _TIMEOUT = 60.0
 """Seconds. A controller that does not answer must not hang a login node's command."""
@@ -66,9 +70,10 @@ def require(cluster: ClusterConfig) -> None:
         raise UserError(Problem(where="cluster", what=f"{cluster.name} does not answer", why=str(error), fix=fix)) from None
 
 
-def submit(cluster: ClusterConfig, script: Path) -> str:
-    """Hand a script to sbatch; returns the job id. Raises `SlurmFailed` with what SLURM says."""
-    return _run(cluster, "sbatch", "--parsable", str(script)).strip().partition(";")[0]
+def submit(cluster: ClusterConfig, script: Path, exclude: Sequence[str] = ()) -> str:
+    """Hand a script to sbatch, without these nodes; returns the job id. Raises `SlurmFailed` with what SLURM says."""
+    without = [f"--exclude={','.join(exclude)}"] if exclude else []
+    return _run(cluster, "sbatch", "--parsable", *without, str(script)).strip().partition(";")[0]
 
 
 def jobs(cluster: ClusterConfig, *, job_id: str = "", name: str = "") -> list[Job]:
@@ -95,9 +100,74 @@ def final_state(cluster: ClusterConfig, job_id: str) -> str:
     return found.group(1) if found else ""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PastJob:
+    """One life of a job in SLURM's accounting: a requeued job has one for each start. Times in seconds since the epoch; 0: not yet."""
+
+    id: str
+    state: str
+    """`COMPLETED`, `REQUEUED`, `NODE_FAIL`, `CANCELLED by 1000`, ..."""
+    submitted: float
+    started: float
+    ended: float
+    seconds: float
+    nodes: int
+
+
+def sacct_history(cluster: ClusterConfig, job_id: str) -> list[PastJob]:
+    """All lives of a job, in order; empty where SLURM keeps no accounts, or its database does not answer."""
+    fields = "JobID,State,Submit,Start,End,ElapsedRaw,NNodes"
+    command = ("sacct", "--duplicates", "--allocations", "--noheader", "--parsable2", f"--jobs={job_id}", f"--format={fields}")
+    try:
+        text = _run(cluster, "env", "SLURM_TIME_FORMAT=%s", *command)
+    except SlurmFailed:
+        return []
+    lines = [line.split("|") for line in text.splitlines()]
+    return [
+        PastJob(
+            id=name, state=state, submitted=_moment(submit), started=_moment(start), ended=_moment(end), seconds=_moment(elapsed), nodes=int(_moment(nodes))
+        )
+        for name, state, submit, start, end, elapsed, nodes in (line for line in lines if len(line) == 7)
+    ]
+
+
+def _moment(text: str) -> float:
+    """sacct's number; 0 for `Unknown` and `None`."""
+    return float(text) if text.isdigit() else 0.0
+
+
 def requeue(cluster: ClusterConfig, job_id: str) -> None:
     """Same job id, from the top, as soon as SLURM can."""
     _run(cluster, "scontrol", "requeue", job_id)
+
+
+def end_time(cluster: ClusterConfig, job_id: str) -> float | None:
+    """When SLURM will end the job, seconds since the epoch; None when it does not say."""
+    try:
+        found = re.search(r"\bEndTime=(\d\S+)", _run(cluster, "scontrol", "--oneliner", "show", "job", job_id))
+    except SlurmFailed:
+        return None
+    return time.mktime(time.strptime(found.group(1), "%Y-%m-%dT%H:%M:%S")) if found else None
+
+
+def daemons(cluster: ClusterConfig, nodes: Sequence[str]) -> dict[str, tuple[str, int]]:
+    """Where slurmd listens on each node; without those that SLURM does not describe."""
+    text = _run(cluster, "scontrol", "--oneliner", "show", "node", ",".join(nodes))
+    found: dict[str, tuple[str, int]] = {}
+    for line in text.splitlines():
+        facts = dict(re.findall(r"\b(NodeName|NodeAddr|Port)=(\S+)", line))
+        if {"NodeName", "NodeAddr"} <= facts.keys():
+            found[facts["NodeName"]] = (facts["NodeAddr"], int(facts.get("Port", SLURMD_PORT)))
+    return found
+
+
+def signal_step(cluster: ClusterConfig, job_id: str, name: str, signal: str) -> None:
+    """Send a signal to every task of the job's step of that name; quietly, when there is none or not all can be reached."""
+    with suppress(SlurmFailed):
+        steps = [line.split() for line in _run(cluster, "squeue", "--noheader", "--steps", f"--jobs={job_id}", "--format=%i %j").splitlines()]
+        for step in (step[0] for step in steps if step[1:] == [name]):
+            with suppress(SlurmFailed):
+                _run(cluster, "scancel", f"--signal={signal}", step)
 
 
 def host_names(cluster: ClusterConfig, node_list: str) -> list[str]:

@@ -11,6 +11,7 @@ from cpt.core.paths import RunPaths
 from cpt.core.world import World
 
 ATTEMPT = "CPT_ATTEMPT"
+DEADLINE = "CPT_DEADLINE"
 
 _SOURCES = (
     ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS"),
@@ -43,6 +44,11 @@ def attempt_from_environment(run: RunPaths, environment: Mapping[str, str] = os.
         return _number(environment, ATTEMPT)
     taken = run.attempts()
     return taken[-1].number + 1 if taken else 0
+
+
+def deadline_from_environment(environment: Mapping[str, str] = os.environ) -> float | None:
+    """When this rank must have begun to save, seconds since the epoch; None without a time limit."""
+    return float(_number(environment, DEADLINE)) if DEADLINE in environment else None
 
 
 def master_port(job_id: str, attempt: int) -> int:

@@ -1,54 +1,82 @@
-"""What follows an attempt: requeue, hold, fail or done. Decided from the files that ranks left, never from srun's code.
+"""What follows an attempt: done, relaunch, requeue, hold or fail. Decided from the files that ranks left, never from srun's code.
 
-With `--kill-on-bad-exit=1` one rank's `exit 1` comes back as 143, the siblings' SIGTERM, so a code says only that
-something happened. What counts is progress: a run may be requeued a hundred times as long as each attempt leaves a newer
-checkpoint, and stops at the second identical crash that does not.
+With `--kill-on-bad-exit` one rank's `exit 1` comes back as 143, the siblings' SIGTERM, so a code says only that something
+happened. What counts is progress: a run may come back a hundred times as long as each attempt leaves a newer checkpoint,
+and stops at the second identical crash that does not.
 
-The batch script calls this before and after its ranks (`python -m slurm.recovery begin|end`), the local supervisor as functions.
+::
+
+    ending           next              budget in a row without progress
+    done, stopped    done              -
+    preempted        requeue           none: somebody more urgent is no fault of the run
+    time_limit       requeue           2, then hold: the run cannot reach a checkpoint within its time
+    node_lost        relaunch|requeue  5, then hold
+    launch_failure   relaunch|requeue  3, then hold
+    rank_crash       relaunch|requeue  3, then hold; the same crash twice, then fail
+    hang             relaunch|requeue  2, then hold
+    fatal            fail              0: another attempt cannot help
+
+Relaunch, inside the allocation, where enough healthy nodes are left in it; else requeue.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import os
-import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from functools import partial
-from pathlib import Path
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from cpt.config.running import SlurmConfig
-from cpt.config.seal import read_config
-from cpt.core.artifacts import Artifact, read_json
-from cpt.core.attempts import AttemptBegin, AttemptEnd, RankRecord, StopRecord
-from cpt.core.errors import EXIT_DONE, EXIT_HOLD, EXIT_OURS, EXIT_RESUME, EXIT_YOURS, CptError
-from cpt.core.paths import AttemptPaths, RunPaths
-from slurm import client
+from cpt.core.artifacts import Artifact
+from cpt.core.attempts import Action, Ending, RankRecord, StopRecord, Suspects
+from cpt.core.errors import EXIT_DONE, EXIT_HOLD, EXIT_OURS, EXIT_RESUME, EXIT_YOURS
+from slurm.watch import Trouble
 
 
-class Action(StrEnum):
-    """What the scheduler is asked to do."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """What an ending asks for. `budget`: attempts in a row without progress that may end so; None does not count them."""
 
-    done = "done"
-    requeue = "requeue"
-    fail = "fail"
-    hold = "hold"  # a human looks, then submits again
+    action: Action
+    budget: int | None = None
+
+
+POLICIES = {
+    Ending.done: Policy(action=Action.done),
+    Ending.stopped: Policy(action=Action.done),
+    Ending.preempted: Policy(action=Action.requeue),
+    Ending.time_limit: Policy(action=Action.requeue, budget=2),
+    Ending.node_lost: Policy(action=Action.relaunch, budget=5),
+    Ending.launch_failure: Policy(action=Action.relaunch, budget=3),
+    Ending.rank_crash: Policy(action=Action.relaunch, budget=3),
+    Ending.hang: Policy(action=Action.relaunch, budget=2),
+    Ending.fatal: Policy(action=Action.fail),
+}
+
+_RELAUNCHES = 2
+"""Relaunches in a row without progress, after which the queue is asked for other nodes."""
+
+_HARDWARE = re.compile(r"NCCL|CUDA|cuda|ECC|Xid|NVLink|Bus error|Input/output error")
+"""What a crash says when its node, and not the program, may be at fault."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunState(Artifact):
-    """Memory between attempts (`state.json`). A human's new submission, a new job id, starts it afresh."""
+    """Memory between attempts (`state.json`). A human's new submission, a new job id, starts the counts afresh."""
 
-    job: str
-    first_attempt: int
+    job: str = ""
+    first_attempt: int = 0
     """The first attempt of this job id."""
-    no_progress: int = 0
-    """Attempts in a row that left no newer checkpoint."""
+    successor: str = ""
+    """The next job of a chain, which goes on with these counts."""
+    streak: dict[str, int] = field(default_factory=dict)
+    """Ending -> how often, since the last attempt that left a newer checkpoint."""
+    relaunches: int = 0
+    """In a row without progress."""
     signature: str = ""
     """Of the last crash without progress."""
+    longest: dict[str, float] = field(default_factory=dict)
+    """Phase -> the longest that it took, seconds: what is a hang is measured, not guessed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,16 +85,25 @@ class Evidence:
 
     attempt: int
     code: int
-    signaled: bool
-    """SLURM asked the job to stop."""
-    stop: StopRecord | None
+    """srun's; says little."""
+    stop: StopRecord | None = None
     """Only when this attempt wrote it."""
-    ranks: Sequence[RankRecord]
-    """In the order written: the first crash is the cause, the others lost their peer."""
-    step_before: int
-    step_now: int
+    ranks: Sequence[RankRecord] = ()
+    """By time: the first crash is the cause, the others lost their peer."""
+    beaten: bool = True
+    """Whether any rank ever sent a heartbeat."""
+    step_before: int = 0
+    step_now: int = 0
     lost_nodes: Sequence[str] = ()
-    """Nodes of the attempt that are down now."""
+    """Nodes of the attempt that do not answer now."""
+    trouble: Trouble | None = None
+    """Why the ranks were ended from outside."""
+    told: bool = False
+    """SLURM asked the job to stop."""
+    near_limit: bool = False
+    """It was about the time limit."""
+    room: bool = False
+    """Enough healthy nodes are left in the allocation."""
 
     @property
     def progress(self) -> bool:
@@ -75,209 +112,137 @@ class Evidence:
 
     @property
     def cause(self) -> RankRecord | None:
-        """The first crash that was written down."""
-        return next((rank for rank in self.ranks if rank.outcome == "crash"), None)
+        """The first rank that wrote down how it failed; one that no other attempt can help before all."""
+        failed = [rank for rank in self.ranks if rank.outcome in ("crash", "fatal")]
+        return next((rank for rank in failed if rank.outcome == "fatal"), failed[0] if failed else None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """`classification` as in `AttemptEnd`; `message` is one sentence for a human."""
+    """How an attempt ended and what follows; `message` is one sentence for a human, `nodes` are blamed."""
 
-    classification: str
+    ending: Ending
     action: Action
     message: str
+    nodes: Sequence[str] = ()
+    rank: int = -1
 
     @property
     def exit_code(self) -> int:
-        """What the batch script ends with, or acts upon."""
-        if self.classification == "fatal":
+        """What the batch script ends with."""
+        if self.ending is Ending.fatal:
             return EXIT_YOURS
-        return {Action.done: EXIT_DONE, Action.requeue: EXIT_RESUME, Action.hold: EXIT_HOLD, Action.fail: EXIT_OURS}[self.action]
+        return {Action.done: EXIT_DONE, Action.requeue: EXIT_RESUME, Action.hold: EXIT_HOLD}.get(self.action, EXIT_OURS)
 
 
-def decide(evidence: Evidence, state: RunState, limits: SlurmConfig) -> tuple[Verdict, RunState]:
+def decide(evidence: Evidence, state: RunState, config: SlurmConfig) -> tuple[Verdict, RunState]:
     """The verdict, and what to remember for the next attempt. Pure."""
-    if verdict := _by_its_own_word(evidence):
+    ending = classify(evidence)
+    verdict = Verdict(
+        ending=ending, action=POLICIES[ending].action, message=_message(evidence, ending), nodes=_blamed(evidence, ending), rank=_rank(evidence, ending)
+    )
+    if verdict.action in (Action.done, Action.fail):
         return verdict, state
-    after = _remember(evidence, state)
-    return _by_progress(evidence, state, after, limits), after
+    after = remember(evidence, ending, state)
+    if stop := _exhausted(evidence, ending, state, after, config):
+        return dataclasses.replace(verdict, ending=stop[0], action=stop[1], message=f"{stop[2]}; {verdict.message}"), after
+    if verdict.action is Action.relaunch:
+        if not (config.relaunch and evidence.room) or evidence.told or after.relaunches >= _RELAUNCHES:
+            verdict = dataclasses.replace(verdict, action=Action.requeue)
+        else:
+            after = dataclasses.replace(after, relaunches=after.relaunches + 1)
+    return verdict, after if verdict.action is Action.relaunch else dataclasses.replace(after, relaunches=0)
 
 
-def _by_its_own_word(evidence: Evidence) -> Verdict | None:
-    """Endings after which no other attempt comes: finished, stopped by the user, or beyond what an attempt can cure."""
-    stop = evidence.stop
+def classify(evidence: Evidence) -> Ending:
+    """The ranks' own word first, then what was seen from outside, then what is left."""
+    stop, cause = evidence.stop, evidence.cause
     if stop and stop.reason == "done":
-        return Verdict(classification="done", action=Action.done, message=f"finished at step {stop.step}")
-    for rank in evidence.ranks:
-        if rank.outcome == "fatal":
-            return Verdict(classification="fatal", action=Action.fail, message=f"rank {rank.rank} on {rank.host}: {rank.message}")
-    if stop and stop.reason == "trigger":
-        return Verdict(classification="trigger", action=Action.done, message=f"stopped on request at step {stop.step}; submit it again to go on")
+        return Ending.done
+    if cause and cause.outcome == "fatal":
+        return Ending.fatal
+    if stop:
+        limit = stop.reason == "deadline" or evidence.near_limit
+        return Ending.stopped if stop.reason == "trigger" else Ending.time_limit if limit else Ending.preempted
+    if evidence.lost_nodes:
+        return Ending.node_lost
+    if evidence.trouble:
+        return evidence.trouble.ending
+    if evidence.told:
+        return Ending.time_limit if evidence.near_limit else Ending.preempted
+    return Ending.rank_crash if evidence.beaten else Ending.launch_failure
+
+
+def remember(evidence: Evidence, ending: Ending, state: RunState) -> RunState:
+    """What the next attempt is to know of this one: progress forgives everything."""
+    if evidence.progress:
+        return dataclasses.replace(state, streak={}, relaunches=0, signature="")
+    if evidence.stop:  # saved when told to: not counted, though it had nothing new to save
+        return state
+    cause = evidence.cause if ending is Ending.rank_crash else None
+    signature = f"{cause.signature} after step {cause.step}" if cause and cause.signature else ""
+    return dataclasses.replace(state, streak=state.streak | {ending: state.streak.get(ending, 0) + 1}, signature=signature)
+
+
+def _exhausted(evidence: Evidence, ending: Ending, before: RunState, after: RunState, config: SlurmConfig) -> tuple[Ending, Action, str] | None:
+    """(ending, action, why) when a budget is spent."""
+    attempts, budget = evidence.attempt - before.first_attempt + 1, POLICIES[ending].budget
+    if attempts >= config.max_attempts:
+        return Ending.no_progress, Action.hold, f"{attempts} attempts (slurm.max_attempts)"
+    if after.signature and after.signature == before.signature:
+        return ending, Action.fail, "the same crash twice without progress"
+    if budget is not None and after.streak.get(ending, 0) >= budget:
+        return Ending.no_progress, Action.hold, f"{budget} x {ending} in a row without a newer checkpoint"
+    counted = sum(count for kind, count in after.streak.items() if kind not in (Ending.preempted, Ending.node_lost))
+    if counted >= config.max_no_progress:
+        return Ending.no_progress, Action.hold, f"{counted} attempts without a newer checkpoint (slurm.max_no_progress)"
     return None
 
 
-def _by_progress(evidence: Evidence, state: RunState, after: RunState, limits: SlurmConfig) -> Verdict:
-    kind = _kind(evidence)
-    if evidence.attempt - state.first_attempt + 1 >= limits.max_attempts:
-        return Verdict(classification="too_many_attempts", action=Action.hold, message=f"{limits.max_attempts} attempts (slurm.max_attempts); {_why(evidence)}")
-    if after.signature and after.signature == state.signature:
-        return Verdict(classification="repeated_crash", action=Action.fail, message=f"the same crash twice without progress: {_why(evidence)}")
-    if after.no_progress >= limits.max_no_progress:
-        return Verdict(
-            classification="no_progress",
-            action=Action.hold,
-            message=f"{after.no_progress} attempts without a newer checkpoint (slurm.max_no_progress); {_why(evidence)}",
-        )
-    return Verdict(classification=kind, action=Action.requeue, message=_why(evidence))
-
-
-def _kind(evidence: Evidence) -> str:
-    if evidence.stop and evidence.stop.reason in ("signal", "deadline"):
-        return evidence.stop.reason
+def _message(evidence: Evidence, ending: Ending) -> str:
+    stop, cause, trouble = evidence.stop, evidence.cause, evidence.trouble
+    if ending is Ending.done and stop:
+        return f"finished at step {stop.step}"
+    if ending is Ending.stopped and stop:
+        return f"stopped on request at step {stop.step}; submit it again to go on"
+    steps = f", checkpoint {evidence.step_before} -> {evidence.step_now}"
+    if stop:
+        return f"told to stop ({stop.reason}), saved at step {stop.step}{steps}"
+    if trouble and ending is trouble.ending:
+        return trouble.message + steps
     if evidence.lost_nodes:
-        return "lost"
-    return "signal" if evidence.signaled else "crash"
+        return f"lost {' '.join(evidence.lost_nodes)}{steps}"
+    if cause:
+        return f"rank {cause.rank} on {cause.host}: {cause.signature} {cause.message}".strip() + steps
+    if evidence.told:
+        return f"told to stop, but did not save in time (srun returned {evidence.code}){steps}"
+    if ending is Ending.launch_failure:
+        return f"no rank said a word (srun returned {evidence.code}), see job.log{steps}"
+    return f"a rank died without a word, killed or out of memory (srun returned {evidence.code}){steps}"
 
 
-def _remember(evidence: Evidence, state: RunState) -> RunState:
-    if evidence.progress:
-        return dataclasses.replace(state, no_progress=0, signature="")
-    if evidence.stop:  # saved when told to: not counted, though it had nothing new to save
-        return state
-    cause = None if evidence.lost_nodes else evidence.cause  # whoever outlives a node fails on its lost peer
-    signature = f"{cause.signature} at step {cause.step}" if cause and cause.signature else ""
-    return dataclasses.replace(state, no_progress=state.no_progress + 1, signature=signature)
+def _blamed(evidence: Evidence, ending: Ending) -> Sequence[str]:
+    """Nodes that may be at fault; a program's own crash blames none."""
+    if ending is Ending.node_lost:
+        return list(evidence.lost_nodes) or list(evidence.trouble.nodes if evidence.trouble else ())
+    if evidence.trouble and ending is evidence.trouble.ending:
+        return list(evidence.trouble.nodes)
+    cause = evidence.cause
+    return [cause.host] if cause and ending is Ending.rank_crash and _HARDWARE.search(f"{cause.signature} {cause.message}") else []
 
 
-def _why(evidence: Evidence) -> str:
-    steps = f"step {evidence.step_before} -> {evidence.step_now}"
-    if evidence.stop:
-        return f"stopped by {evidence.stop.reason} at step {evidence.stop.step}, {steps}"
-    if evidence.lost_nodes:
-        return f"lost {' '.join(evidence.lost_nodes)}, {steps}"
-    if cause := evidence.cause:
-        return f"rank {cause.rank} on {cause.host} crashed: {cause.signature} {cause.message}".strip() + f", {steps}"
-    asked = "told to stop, but did not save in time" if evidence.signaled else "ended without a word from any rank"
-    return f"{asked} (srun returned {evidence.code}), {steps}"
+def _rank(evidence: Evidence, ending: Ending) -> int:
+    """Of a lost node or a hang the rank that fell silent; what the others wrote down is only that they lost it."""
+    if evidence.trouble and evidence.trouble.ranks:
+        return evidence.trouble.ranks[0]
+    return evidence.cause.rank if evidence.cause and ending in (Ending.rank_crash, Ending.fatal) else -1
 
 
-Down = Callable[[Sequence[str]], Sequence[str]]
-"""Those of some nodes that are down now."""
-
-
-def begin(run: RunPaths, *, job: str, restarts: int, nodes: Sequence[str], limits: SlurmConfig, down: Down = lambda _: ()) -> tuple[Verdict | None, int]:
-    """Open an attempt: (None, its number), or a verdict when there is nothing to run. Records how a lost attempt ended."""
-    stop = StopRecord.load(run.stopped) if run.stopped.is_file() else None
-    if stop and stop.reason == "done":
-        return Verdict(classification="done", action=Action.done, message=f"finished at step {stop.step}; nothing to do"), -1
-    before = run.attempts()
-    number = before[-1].number + 1 if before else 0
-    step = last_step(run)
-    state = _settle(run, before[-1], step, down) if before else RunState(job=job, first_attempt=0)
-    if state.job != job:
-        state = RunState(job=job, first_attempt=number)
-    state.save(run.state)
-    if state.no_progress >= limits.max_no_progress:
-        message = f"{state.no_progress} attempts were lost without a newer checkpoint (slurm.max_no_progress)"
-        return Verdict(classification="no_progress", action=Action.hold, message=message), -1
-    record = AttemptBegin(number=number, job=job, restarts=restarts, nodes=list(nodes), step=step, time=time.time())
-    record.save(run.attempt(number).begin)
-    return None, number
-
-
-def _settle(run: RunPaths, last: AttemptPaths, step: int, down: Down) -> RunState:
-    """The state after the last attempt, which is closed here if it could not close itself."""
-    state = RunState.load(run.state) if run.state.is_file() else RunState(job="", first_attempt=0)
-    if last.end.is_file() or not last.begin.is_file():
-        return state
-    started = AttemptBegin.load(last.begin)
-    lost = " ".join(down(started.nodes))
-    message = f"{f'lost {lost}' if lost else 'died without a word: a node lost power, or it was killed'}, step {started.step} -> {step}"
-    AttemptEnd(number=last.number, classification="lost", action=Action.requeue, code=-1, message=message, step=step, time=_last_touched(run, last)).save(
-        last.end
-    )
-    return dataclasses.replace(state, no_progress=0 if step > started.step else state.no_progress + 1)
-
-
-def end(run: RunPaths, evidence: Evidence, limits: SlurmConfig) -> Verdict:
-    """Close an attempt and say what follows."""
-    verdict, state = decide(evidence, RunState.load(run.state), limits)
-    state.save(run.state)
-    record = AttemptEnd(
-        number=evidence.attempt,
-        classification=verdict.classification,
-        action=verdict.action,
-        code=evidence.code,
-        message=verdict.message,
-        step=evidence.step_now,
-        time=time.time(),
-    )
-    record.save(run.attempt(evidence.attempt).end)
-    if verdict.classification == "trigger":  # obeyed once; the next submission is to go on
-        (run.triggers / "stop").unlink(missing_ok=True)
-    return verdict
-
-
-def gather(run: RunPaths, attempt: int, code: int, signaled: bool) -> Evidence:
-    """Read what the attempt's ranks left."""
-    paths = run.attempt(attempt)
-    stop = StopRecord.load(run.stopped) if run.stopped.is_file() else None
-    files = sorted(paths.root.glob("rank_*.json"), key=lambda path: path.stat().st_mtime_ns)
-    return Evidence(
-        attempt=attempt,
-        code=code,
-        signaled=signaled,
-        stop=stop if stop and stop.attempt == attempt else None,
-        ranks=[RankRecord.load(path) for path in files],
-        step_before=AttemptBegin.load(paths.begin).step,
-        step_now=last_step(run),
-    )
-
-
-def last_step(run: RunPaths) -> int:
-    """Step of the newest complete checkpoint; 0 without one."""
-    return int(read_json(run.latest)["step"]) if run.latest.is_file() else 0
-
-
-def _last_touched(run: RunPaths, attempt: AttemptPaths) -> float:
-    files: list[Path] = [*attempt.root.iterdir(), run.metrics(attempt.number), run.events(attempt.number)]
-    return max(path.stat().st_mtime for path in files if path.is_file())
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The batch script's side: `begin` prints the attempt's number or nothing, `end` exits with the verdict's code."""
-    parser = argparse.ArgumentParser(prog="slurm.recovery", description=__doc__)
-    parser.add_argument("moment", choices=("begin", "end"))
-    parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--attempt", type=int)
-    parser.add_argument("--code", type=int)
-    parser.add_argument("--signaled", type=int, default=0)
-    given = parser.parse_args(arguments)
-    run = RunPaths(given.run)
-    try:
-        config = read_config(run.config)
-        if given.moment == "end":
-            evidence = gather(run, given.attempt, given.code, bool(given.signaled))
-            nodes = AttemptBegin.load(run.attempt(given.attempt).begin).nodes
-            evidence = dataclasses.replace(evidence, lost_nodes=client.lost_nodes(config.cluster, nodes))
-            return _say(end(run, evidence, config.slurm))
-        nodes = client.host_names(config.cluster, os.environ["SLURM_JOB_NODELIST"])
-        job, restarts = os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-        nothing, number = begin(run, job=job, restarts=restarts, nodes=nodes, limits=config.slurm, down=partial(client.lost_nodes, config.cluster))
-    except CptError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    if nothing:
-        return _say(nothing)
-    sys.stdout.write(f"{number:03d}\n")
-    sys.stderr.write(f"attempt {number} on {' '.join(nodes)}\n")
-    return EXIT_DONE
-
-
-def _say(verdict: Verdict) -> int:
-    sys.stderr.write(f"{verdict.action}: {verdict.message}\n")
-    return verdict.exit_code
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def suspect(known: Suspects, verdict: Verdict, attempt: int) -> Suspects:
+    """Blame added; whoever is blamed twice is kept out from now on. Pure."""
+    blamed, excluded = dict(known.blamed), dict(known.excluded)
+    for node in verdict.nodes:
+        blamed[node] = [*blamed.get(node, []), f"attempt {attempt}: {verdict.ending}"]
+        if len(blamed[node]) >= 2:
+            excluded.setdefault(node, f"failed {len(blamed[node])} times: {'; '.join(blamed[node])}")
+    return Suspects(blamed=blamed, excluded=excluded)

@@ -42,7 +42,7 @@ def submit(config: RunConfig, run: RunPaths) -> JobRecord:
     if config.cluster.scheduler is Scheduler.slurm:
         record = JobRecord(id=client.submit(config.cluster, run.script), scheduler="slurm", time=time.time())
     else:
-        (pid,) = local.start(run.root / "submitit", [local.Supervisor([run.root])])
+        (pid,) = local.start(run.root / "submitit", [local.Supervised([run.root])])
         record = JobRecord(id=str(pid), scheduler="local", time=time.time(), started=process.describe(pid).started)
     record.save(run.job)
     return record

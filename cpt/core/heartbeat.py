@@ -10,7 +10,6 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -49,12 +48,11 @@ class Beat:
 class Heart:
     """Beats in a thread of its own from construction to `stop`. The rank's main thread only says what it does, with `at`."""
 
-    def __init__(self, attempt: AttemptPaths, rank: int, host: str, interval: float, superseded: Callable[[], None] | None = None) -> None:
-        self._path = attempt.beat(host, rank)
-        self._end = attempt.end
+    def __init__(self, path: Path, rank: int, host: str, interval: float, closed: Path | None = None) -> None:
+        """`closed`: a file whose appearance means that this process must not write another byte; it leaves at once."""
+        self._path, self._closed = path, closed
         self._rank, self._host, self._interval = rank, host, interval
         self._doing = (Phase.start, 0, time.time())
-        self._superseded = superseded or _leave
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -75,12 +73,17 @@ class Heart:
         """The main thread's word; it reaches the file with the next beat."""
         self._doing = (phase, step, time.time())
 
+    @property
+    def step(self) -> int:
+        """Updates done, as the main thread last said."""
+        return self._doing[1]
+
     def _run(self) -> None:
         while not self._stopped.wait(self._interval):
             with suppress(OSError):  # a full or slow disk must not end training; silence says it
                 self._write()
-            if self._end.exists():  # the supervisor has closed this attempt: whoever is left of it must not write another byte
-                self._superseded()
+            if self._closed and self._closed.exists():
+                os._exit(1)
 
     def _write(self) -> None:
         phase, step, since = self._doing
@@ -100,7 +103,3 @@ def read_beat(path: Path) -> Beat | None:
         return Beat(**values | {"phase": Phase(values["phase"])})
     except (OSError, ValueError, TypeError):
         return None
-
-
-def _leave() -> None:
-    os._exit(1)

@@ -141,6 +141,11 @@ class RunPaths:
         return self.root / "state.json"
 
     @property
+    def supervisor(self) -> Path:
+        """Heartbeat of the supervisor itself."""
+        return self.root / "supervisor.beat"
+
+    @property
     def suspects(self) -> Path:
         """Nodes that failed in this run."""
         return self.root / "suspects.json"
@@ -148,6 +153,10 @@ class RunPaths:
     @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
+
+    def torn_checkpoints(self) -> list[Path]:
+        """Saves that never became complete; nobody reads them."""
+        return sorted(self.checkpoints.glob(".step_*.tmp"))
 
     @property
     def latest(self) -> Path:

@@ -6,7 +6,7 @@
 A signal only sets a flag; all ranks agree on it between steps; the loop decides. Nothing here knows SLURM.
 """
 
-from cpt.train.run import train_run
+from cpt.train.run import Life, train_run
 from cpt.train.session import Session, open_session
 
-__all__ = ["Session", "open_session", "train_run"]
+__all__ = ["Life", "Session", "open_session", "train_run"]

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import time
 import zlib
+from collections.abc import Callable
 
 import torch
 
 from cpt.checkpoint import sharded
 from cpt.config.schedule import learning_rate
+from cpt.core.heartbeat import Phase
 from cpt.train.job import Job
 from cpt.train.journaling import GlobalBatch
 from cpt.train.stop import StopReason, StopWatch
 
+At = Callable[[Phase, int], None]
+"""Told what the loop is about to do and how many steps are done."""
 
-def train(job: Job, watch: StopWatch) -> StopReason:
+
+def train(job: Job, watch: StopWatch, at: At) -> StopReason:
     """Train until the budget is spent or all ranks agree to stop; the last thing done is always a complete checkpoint."""
     train_config, state = job.config.train, job.state
     if state.step == 0 and job.config.evaluate.at_start:
-        evaluate(job)
+        evaluate(job, at)
     while (reason := watch.agree(finished=state.step >= train_config.steps)) <= StopReason.save:
         if reason is StopReason.save:
-            save(job)
+            save(job, at)
+        at(Phase.step, state.step)
         job.recorder.clock()
         rate = learning_rate(state.step, train_config.steps, job.config.peak_lr, job.config.schedule)
         batch = read(job)
@@ -29,10 +35,10 @@ def train(job: Job, watch: StopWatch) -> StopReason:
         state.advance(train_config.global_batch_size)
         job.recorder.stepped(state, batch, result, rate, job.data.ledger(state.consumed_samples))
         if due(state.step, job.config.evaluate.interval) or state.step == train_config.steps:
-            evaluate(job)
+            evaluate(job, at)
         if due(state.step, job.config.checkpoint.interval):
-            save(job)
-    save(job)
+            save(job, at)
+    save(job, at)
     return reason
 
 
@@ -50,16 +56,18 @@ def due(step: int, interval: int) -> bool:
     return interval > 0 and step % interval == 0
 
 
-def evaluate(job: Job) -> None:
+def evaluate(job: Job, at: At) -> None:
     """Held-out loss of every source, at this step."""
+    at(Phase.evaluate, job.state.step)
     values = job.heldout.evaluate(job.engine)
     job.recorder.evaluated(job.state, job.state.consumed_samples * job.config.train.sequence_length, values)
 
 
-def save(job: Job) -> None:
+def save(job: Job, at: At) -> None:
     """A checkpoint of this step, unless it is there already."""
     if job.state.step == job.state.saved_step:
         return
+    at(Phase.save, job.state.step)
     job.state.saved_step = job.state.step
     begun = time.monotonic()
     record = sharded.save(job.store, job.state.step, job.engine.describe(), job.engine.gpt, job.engine.optimizer, job.state.state_dict())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from cpt import engine
 from cpt.config.run import RunConfig
 from cpt.core.errors import EXIT_DONE, EXIT_RESUME
@@ -9,19 +11,28 @@ from cpt.core.paths import RunPaths
 from cpt.core.world import World
 from cpt.train.job import build_job
 from cpt.train.journaling import Say
-from cpt.train.loop import train
+from cpt.train.loop import At, train
 from cpt.train.stop import StopReason, StopWatch
 
 
-def train_run(run: RunPaths, config: RunConfig, world: World, attempt: int, say: Say = print) -> int:
+@dataclass(frozen=True)
+class Life:
+    """What whoever started this rank wants to know of it, and when it must have stopped (seconds since the epoch)."""
+
+    at: At = lambda _phase, _step: None
+    deadline: float | None = None
+
+
+def train_run(run: RunPaths, config: RunConfig, world: World, attempt: int, life: Life | None = None, say: Say = print) -> int:
     """Exit code of this rank: 0 done, 75 resume me. Every rank of the world calls it.
 
     Raises `UserError` for what no other attempt can cure (data, base, gate), anything else when a rank is lost.
     """
-    watch = StopWatch(run.triggers)
+    life = life or Life()
+    watch = StopWatch(run.triggers, life.deadline)
     engine.initialize(world, config.parallel, config.seed)
     job = build_job(run, config, world, attempt, say)
-    reason = train(job, watch)
+    reason = train(job, watch, life.at)
     job.recorder.stopped(reason.name, job.state)
     engine.finalize()
     return EXIT_DONE if reason is StopReason.done else EXIT_RESUME

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from enum import IntEnum
 from pathlib import Path
 from types import FrameType
@@ -17,15 +18,18 @@ class StopReason(IntEnum):
     none = 0
     save = 1  # not a stop: someone asked for a checkpoint now
     trigger = 2
-    signal = 3
-    done = 4
+    deadline = 3
+    signal = 4
+    done = 5
 
 
 class StopWatch:
     """Listens on this rank; `agree` is collective. Construct in the main thread."""
 
-    def __init__(self, triggers: Path) -> None:
+    def __init__(self, triggers: Path, deadline: float | None = None) -> None:
+        """`deadline`: when this job must begin to save, seconds since the epoch, for sites that send no signal."""
         self.triggers = triggers
+        self.deadline = deadline
         self.signaled = False
         for number in (signal.SIGUSR2, signal.SIGTERM):
             signal.signal(number, self._hear)
@@ -44,6 +48,8 @@ class StopWatch:
             return StopReason.done
         if self.signaled:
             return StopReason.signal
+        if self.deadline is not None and time.time() >= self.deadline:
+            return StopReason.deadline
         if dist.get_rank() == 0:  # one look at the file system is enough for all
             return StopReason.trigger if (self.triggers / "stop").exists() else self._save_asked()
         return StopReason.none

@@ -1,64 +1,175 @@
-"""Stands in for a training rank: same files, same signals, no torch. Its behavior is `behave.json` in the run directory.
+"""Stands in for a training rank: same files, same signals, same network, no torch. Its behavior is `behave.json` in the run directory.
 
-steps, save_every, seconds (a step), and `crash`: {"rank", "step", "kind": exit | fatal | kill, "attempts": how many of them}.
+steps, save_every, seconds (a step), and `fault`: {"rank", "step", "kind": exit | fatal | kill | stop | disk, "attempts": how many of them}.
+Every step all ranks meet at rank 0 over TCP, as in an all-reduce: a lost peer is a connection that never answers. The loss is a
+hash that each step carries on from the last, so a resumed run that lost, repeated or mixed anything up ends with another number.
 """
 
+import errno
+import hashlib
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
 
-from cpt.core.artifacts import write_json, write_text
+from cpt.core.artifacts import write_json
 from cpt.core.attempts import RankRecord, StopRecord
+from cpt.core.heartbeat import Phase
 from cpt.core.paths import RunPaths
-from slurm.environment import attempt_from_environment, world_from_environment
-from slurm.rank import exit_code
+from slurm.environment import attempt_from_environment, deadline_from_environment, world_from_environment
+from slurm.rank import alive, exit_code
+
+DEFAULTS = {"steps": 20, "save_every": 5, "seconds": 0.1, "fault": None, "beat": 0.5, "save_seconds": 0.0}
 
 
 def main() -> int:
     run = RunPaths(Path(sys.argv[1]))
     world, attempt = world_from_environment(), attempt_from_environment(run)
-    behave = {"steps": 20, "save_every": 5, "seconds": 0.1, "crash": None} | json.loads((run.root / "behave.json").read_text())
+    behave = DEFAULTS | json.loads((run.root / "behave.json").read_text())
+    with alive(run, attempt, world, behave["beat"]) as heart:
+        return exit_code(train(run, world, attempt, behave, heart), world)
+
+
+def train(run, world, attempt, behave, heart):
     told = []
     signal.signal(signal.SIGUSR2, lambda *_: told.append(1))
-    step = json.loads(run.latest.read_text())["step"] if run.latest.exists() else 0
+    signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+    deadline = deadline_from_environment() or float("inf")
+    peers = Peers(world)
+    step, loss = load(run)
     print(f"attempt {attempt} rank {world.rank} of {world.world_size} on {world.node_name} via {world.master_addr}:{world.master_port} from {step}", flush=True)
-    while step < behave["steps"] and not told:
+    journal(run, attempt, world, "events", {"event": "attempt_begin", "resume_step": step, "seq": 0})
+    reason = "done"
+    while step < behave["steps"]:
+        wish = "signal" if told else "deadline" if time.time() > deadline else asked(run, world)
+        if (reason := peers.agree(wish)) in ("signal", "deadline", "trigger"):
+            break
+        if reason == "save":
+            save(run, world, step, loss, heart)
+        heart.at(Phase.step, step)
         time.sleep(behave["seconds"])
-        step += 1
-        meet(run.attempt(attempt).root / "beat", world, step, told)
-        misbehave(behave["crash"], run, world, attempt, step)
-        if world.rank == 0 and step % behave["save_every"] == 0:
-            write_json(run.latest, {"step": step})
+        step, loss = step + 1, following(step + 1, loss)
+        misbehave(behave["fault"], run, world, attempt, step)
+        journal(run, attempt, world, "metrics", {"step": step, "values": {"train/loss": loss}, "consumed_samples": step, "consumed_tokens": step, "seq": step})
+        if step % behave["save_every"] == 0:
+            save(run, world, step, loss, heart, behave["save_seconds"])
+        reason = "done"
+    save(run, world, step, loss, heart)
+    peers.agree("")
     if world.rank == 0:
+        StopRecord(reason=reason, step=step, attempt=attempt).save(run.stopped)
+    return 0 if reason == "done" else 75
+
+
+def asked(run, world):
+    if world.rank == 0 and (run.triggers / "stop").exists():
+        return "trigger"
+    if world.rank == 0 and (run.triggers / "save").exists():
+        (run.triggers / "save").unlink()
+        return "save"
+    return ""
+
+
+def following(step, loss):
+    """The next loss: depends on every step before it."""
+    return int(hashlib.sha256(f"{step} {loss}".encode()).hexdigest()[:8], 16) / 2**32
+
+
+def load(run):
+    if not run.latest.exists():
+        return 0, 1.0
+    step = json.loads(run.latest.read_text())["step"]
+    return step, json.loads((run.checkpoints / f"step_{step:08d}" / "state.json").read_text())["loss"]
+
+
+def save(run, world, step, loss, heart, seconds=0.0):
+    heart.at(Phase.save, step)
+    time.sleep(seconds)
+    if world.rank == 0:
+        write_json(run.checkpoints / f"step_{step:08d}" / "state.json", {"loss": loss})
         write_json(run.latest, {"step": step})
-        StopRecord(reason="signal" if told else "done", step=step, attempt=attempt).save(run.stopped)
-    return exit_code(75 if told else 0, world)
 
 
-def meet(folder, world, step, told):
-    """All ranks are at this step, as after an all-reduce; without this a slow rank's crash would find the others far ahead."""
-    folder.mkdir(exist_ok=True)
-    write_text(folder / str(world.rank), str(step))
-    while not told and any(int(read(folder / str(rank))) < step for rank in range(world.world_size)):
-        time.sleep(0.01)
+def journal(run, attempt, world, kind, row):
+    if world.rank == 0:
+        path = run.metrics(attempt) if kind == "metrics" else run.events(attempt)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a") as file:
+            file.write(json.dumps({"ts_ms": round(time.time() * 1000), "attempt": attempt} | row) + "\n")
 
 
-def read(path):
-    return path.read_text() if path.exists() else "0"
+class Peers:
+    """Rank 0 hears a word of everyone and tells all of them the strongest."""
+
+    ORDER = ("", "save", "trigger", "deadline", "signal")
+
+    def __init__(self, world):
+        self.rank, self.lines = world.rank, []
+        if world.world_size == 1:
+            return
+        if world.rank == 0:
+            server = socket.create_server(("", world.master_port), backlog=world.world_size)
+            self.lines = [server.accept()[0].makefile("rw") for _ in range(world.world_size - 1)]
+        else:
+            self.lines = [self.call(world).makefile("rw")]
+
+    def call(self, world):
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                line = socket.create_connection((world.master_addr, world.master_port), timeout=60)
+                line.settimeout(None)
+                return line
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    def agree(self, wish):
+        if self.rank == 0:
+            words = [wish, *(self.hear(line) for line in self.lines)]
+            strongest = max(words, key=self.ORDER.index)
+            for line in self.lines:
+                self.tell(line, strongest)
+            return strongest
+        self.tell(self.lines[0], wish)
+        return self.hear(self.lines[0])
+
+    def tell(self, line, word):
+        line.write(f"{word}\n")
+        line.flush()
+
+    def hear(self, line):
+        if not (word := line.readline()):
+            raise ConnectionError("lost peer")
+        return word.strip()
 
 
-def misbehave(crash, run, world, attempt, step):
-    if not crash or (crash["rank"], crash["step"]) != (world.rank, step) or attempt >= crash.get("attempts", 99):
+def misbehave(fault, run, world, attempt, step):
+    if not fault or (fault["rank"], fault["step"]) != (world.rank, step) or attempt >= fault.get("attempts", 99):
         return
-    if crash["kind"] == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    outcome = "fatal" if crash["kind"] == "fatal" else "crash"
-    record = RankRecord(rank=world.rank, host=world.node_name, outcome=outcome, step=step, signature="Boom at stand_in.py", message="told to")
-    record.save(run.attempt(attempt).rank(world.rank))
-    sys.exit(1)
+    match fault["kind"]:
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        case "disk":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        case kind:
+            record = RankRecord(
+                rank=world.rank,
+                host=world.node_name,
+                outcome="fatal" if kind == "fatal" else "crash",
+                step=step,
+                time=time.time(),
+                signature="Boom at stand_in.py",
+                message="told to",
+            )
+            record.save(run.attempt(attempt).rank(world.rank))
+            sys.exit(1)
 
 
 if __name__ == "__main__":

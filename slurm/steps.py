@@ -1,0 +1,282 @@
+"""Where ranks run: a place with nodes, on which one step of ranks at a time is started, told, ended. SLURM's allocation or this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from threading import Thread
+from typing import Protocol
+
+from cpt.config.run import RunConfig
+from cpt.core.paths import RunPaths
+from slurm import client, deputy, script
+from slurm.environment import ATTEMPT, DEADLINE, master_port
+from slurm.probe import answering
+from slurm.rank import STACKS
+
+
+class Step(Protocol):
+    """The ranks of one attempt."""
+
+    def poll(self) -> int | None:
+        """None while any rank lives; then the first failure's code, or 0."""
+
+    def tell(self) -> None:
+        """Ask every rank to save and leave."""
+
+    def stacks(self) -> None:
+        """Have every rank that still can write down where it is."""
+
+    def kill(self) -> None:
+        """End every rank that can be reached, at once, and wait for it."""
+
+
+class Place(Protocol):
+    """The nodes that this job has. `restarts` counts requeues, `deadline` is in seconds since the epoch."""
+
+    has_queue: bool
+
+    job: str
+    restarts: int
+    nodes: Sequence[str]
+    deadline: float | None
+
+    def start(self, run: RunPaths, attempt: int, nodes: Sequence[str]) -> Step:
+        """Ranks on these nodes."""
+
+    def answering(self, nodes: Sequence[str]) -> set[str]:
+        """Those whose SLURM daemon answers."""
+
+    def guard(self, run: RunPaths, healthy: Sequence[str]) -> None:
+        """See to it that the loss of this very host would be noticed; called again and again."""
+
+    def unfit(self, nodes: Sequence[str]) -> dict[str, str]:
+        """Node -> SLURM's reason, of those that it calls down or drained."""
+
+    def requeue(self, run: RunPaths, exclude: Sequence[str]) -> str:
+        """Come back through the queue, without these nodes. Returns the id of the next job when it is another one."""
+
+
+@dataclass
+class Allocation:
+    """This job's nodes. `argv` is the srun line of the batch script; nodes and log are put into it here."""
+
+    config: RunConfig
+    argv: Sequence[str]
+    has_queue: bool = True
+    job: str = field(default_factory=lambda: os.environ["SLURM_JOB_ID"])
+    restarts: int = field(default_factory=lambda: int(os.environ.get("SLURM_RESTART_COUNT", "0")))
+
+    def __post_init__(self) -> None:
+        self.nodes: Sequence[str] = client.host_names(self.config.cluster, os.environ["SLURM_JOB_NODELIST"])
+        self.deadline = self._deadline()
+        self.host = os.environ["SLURMD_NODENAME"]
+        self._daemons = client.daemons(self.config.cluster, self.nodes)
+        self._deputy: subprocess.Popen[bytes] | None = None
+        self._deputy_node = ""
+
+    def _deadline(self) -> float | None:
+        end = client.end_time(self.config.cluster, self.job)
+        return end - self.config.slurm.signal_lead if end else None
+
+    def start(self, run: RunPaths, attempt: int, nodes: Sequence[str]) -> SrunStep:
+        """One srun step, named after its attempt."""
+        name = f"cpt-{attempt:03d}"
+        log = str(run.attempt(attempt).log("%t")).replace("%", "%%").replace("%%t.log", "%t.log")
+        first, *rest = self.argv
+        argv = [first, f"--job-name={name}", f"--nodelist={','.join(nodes)}", f"--output={log}", *rest]
+        child = subprocess.Popen(argv, env=self._inherited() | meeting(nodes[0], self.job, attempt, self.deadline), start_new_session=True)
+        return SrunStep(self.config, self.job, name, child)
+
+    def answering(self, nodes: Sequence[str]) -> set[str]:
+        """Asked directly, all at once."""
+        return answering(self._daemons, nodes)
+
+    def guard(self, run: RunPaths, healthy: Sequence[str]) -> None:
+        """Where SLURM would not notice the loss of this host (`--no-kill`), somebody on another node must."""
+        others = [node for node in healthy if node != self.host]
+        if not self.config.slurm.spare_nodes or not others or (self._deputy and self._deputy_node in others and self._deputy.poll() is None):
+            return
+        self._deputy_node = others[-1]
+        step = [
+            "srun",
+            "--overlap",
+            "--nodes=1",
+            "--ntasks=1",
+            "--cpus-per-task=1",
+            f"--nodelist={self._deputy_node}",
+            f"--output={os.devnull}",
+            "--job-name=cpt-deputy",
+        ]
+        argv = [*step, *deputy.command(sys.executable, run, self._requeue_id(), self.host)]
+        self._deputy = subprocess.Popen(argv, env=self._inherited(), start_new_session=True)
+
+    def unfit(self, nodes: Sequence[str]) -> dict[str, str]:
+        """Down, not responding or failing. A node that only drains still belongs to this job."""
+        return dict.fromkeys(client.lost_nodes(self.config.cluster, nodes), "SLURM calls it down")
+
+    def requeue(self, run: RunPaths, exclude: Sequence[str]) -> str:
+        """The same job again; SLURM keeps a running job from naming nodes to avoid, so with such nodes it is a new job of the same script."""
+        in_array = "SLURM_ARRAY_JOB_ID" in os.environ
+        if self.config.slurm.requeue and (in_array or not exclude):
+            client.requeue(self.config.cluster, self._requeue_id())
+            return ""
+        return client.submit(self.config.cluster, run.script, [*self.config.slurm.exclude, *exclude])
+
+    def _requeue_id(self) -> str:
+        """A task of an array by both its numbers: its own job id would requeue the whole array."""
+        array = os.environ.get("SLURM_ARRAY_JOB_ID")
+        return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else self.job
+
+    def _inherited(self) -> dict[str, str]:
+        """Without what sbatch set for the whole allocation, which would fight with a step's own, smaller shape."""
+        return {key: value for key, value in os.environ.items() if key not in _OF_THE_ALLOCATION}
+
+
+@dataclass
+class SrunStep:
+    """A running srun. Killing srun itself would leave its ranks to time out, so the controller is told first."""
+
+    config: RunConfig
+    job: str
+    name: str
+    child: subprocess.Popen[bytes]
+
+    def poll(self) -> int | None:
+        """srun's own code, 143 for nearly everything."""
+        return self.child.poll()
+
+    def tell(self) -> None:
+        """srun passes the signal on to every rank, once."""
+        if self.child.poll() is None:
+            self.child.send_signal(signal.SIGUSR2)
+
+    def stacks(self) -> None:
+        """Through the controller: srun keeps this signal for itself."""
+        client.signal_step(self.config.cluster, self.job, self.name, STACKS.name.removeprefix("SIG"))
+
+    def kill(self) -> None:
+        """Ranks first, then srun; both the controller's command and srun would wait for a dead node."""
+        Thread(target=client.signal_step, args=(self.config.cluster, self.job, self.name, "KILL"), daemon=True).start()
+        with suppress(subprocess.TimeoutExpired):
+            self.child.wait(_PATIENCE)
+        self.child.kill()
+        self.child.wait()
+
+
+_PATIENCE = 2.0
+"""Seconds that srun has to end by itself after its ranks were killed."""
+
+_OF_THE_ALLOCATION = frozenset(
+    {
+        "SLURM_NNODES",
+        "SLURM_NODELIST",
+        "SLURM_NPROCS",
+        "SLURM_NTASKS",
+        "SLURM_NTASKS_PER_NODE",
+        "SLURM_TASKS_PER_NODE",
+        "SLURM_JOB_NUM_NODES",
+        "SLURM_DISTRIBUTION",
+    }
+)
+
+
+@dataclass
+class Here:
+    """This machine: ranks as child processes. Ranks can die and come back; nodes cannot, there is only one."""
+
+    config: RunConfig
+    rank_command: Sequence[str] = ()
+    has_queue: bool = False
+    restarts: int = 0
+    deadline: float | None = None
+
+    def __post_init__(self) -> None:
+        self.job = f"local-{os.getpid()}"
+        self.nodes: Sequence[str] = [socket.gethostname()]
+
+    def start(self, run: RunPaths, attempt: int, nodes: Sequence[str]) -> LocalStep:
+        """All ranks, each with its own log."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SUBMITIT_"))}
+        shared = inherited | script.environment(self.config) | meeting("127.0.0.1", str(os.getpid()), attempt, self.deadline)
+        ranks: list[subprocess.Popen[bytes]] = []
+        with ExitStack() as files:
+            for rank in range(self.config.slurm.world_size):
+                log = files.enter_context(open(run.attempt(attempt).log(rank), "ab"))
+                own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(self.config.slurm.world_size)}
+                ranks.append(subprocess.Popen(script.rank_argv(run, rank_command=self.rank_command), stdout=log, stderr=subprocess.STDOUT, env=shared | own))
+        return LocalStep(ranks)
+
+    def answering(self, nodes: Sequence[str]) -> set[str]:
+        """We run on it."""
+        return set(nodes)
+
+    def guard(self, run: RunPaths, healthy: Sequence[str]) -> None:
+        """Nobody could take over."""
+
+    def unfit(self, nodes: Sequence[str]) -> dict[str, str]:
+        """We run on it."""
+        return {}
+
+    def requeue(self, run: RunPaths, exclude: Sequence[str]) -> str:
+        """There is no queue; whoever told us to stop starts us again."""
+        return ""
+
+
+@dataclass
+class LocalStep:
+    """Child processes; when one fails the others are ended, as srun does."""
+
+    ranks: Sequence[subprocess.Popen[bytes]]
+
+    def poll(self) -> int | None:
+        """The first failure ends the others."""
+        codes = [rank.poll() for rank in self.ranks]
+        if failed := next((code for code in codes if code), 0):
+            self._end()
+            return failed
+        return None if None in codes else 0
+
+    def tell(self) -> None:
+        """Those that still live."""
+        self._send(signal.SIGUSR2)
+
+    def stacks(self) -> None:
+        """Into their logs."""
+        self._send(STACKS)
+
+    def kill(self) -> None:
+        """At once."""
+        self._send(signal.SIGKILL)
+        for rank in self.ranks:
+            rank.wait()
+
+    def _end(self) -> None:
+        self._send(signal.SIGTERM)
+        deadline = time.monotonic() + _GRACE
+        for rank in self.ranks:
+            with suppress(subprocess.TimeoutExpired):
+                rank.wait(max(0.0, deadline - time.monotonic()))
+        self.kill()
+
+    def _send(self, number: signal.Signals) -> None:
+        for rank in self.ranks:
+            if rank.poll() is None:
+                rank.send_signal(number)
+
+
+_GRACE = 5.0
+"""Seconds between SIGTERM and SIGKILL for the siblings of a dead rank; as SLURM's KillWait on the development cluster."""
+
+
+def meeting(head: str, job: str, attempt: int, deadline: float | None) -> dict[str, str]:
+    """A meeting point that no earlier attempt used, and when to stop."""
+    fixed = {"MASTER_ADDR": head, "MASTER_PORT": str(master_port(job, attempt)), ATTEMPT: str(attempt), "PYTHONUNBUFFERED": "1"}
+    return fixed | ({DEADLINE: f"{deadline:.0f}"} if deadline else {})

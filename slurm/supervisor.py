@@ -1,0 +1,252 @@
+"""Keeps one run alive on the nodes that its job has: preflight, ranks, watch, verdict; relaunch here or come back through the queue.
+
+The batch script hands over to this (`python -m slurm.supervisor --run DIR -- srun ...`), a sweep's trial and the local scheduler call
+it as a function. It runs outside of any container, imports nothing heavy, and learns everything from files and SLURM's commands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from cpt.config.run import RunConfig
+from cpt.config.seal import read_config
+from cpt.core.attempts import Action, Ending, Suspects
+from cpt.core.errors import EXIT_DONE, EXIT_RESUME, CptError
+from cpt.core.heartbeat import Heart, Phase, read_beats
+from cpt.core.paths import RunPaths
+from slurm import attempts
+from slurm.recovery import Verdict
+from slurm.steps import Allocation, Place, Step
+from slurm.watch import Monitor, Trouble, limits
+
+Examine = Callable[[int, Sequence[str]], dict[str, str]]
+"""(attempt, nodes) -> node -> why it must not be used."""
+
+_NEAR = 120.0
+"""Seconds. A stop that comes this close to the deadline is about the time limit (SLURM may send its signal a minute early)."""
+
+_STACKS = 2.0
+"""Seconds that ranks have for writing down their stacks."""
+
+
+def supervise(run: RunPaths, config: RunConfig, place: Place, examine: Examine | None = None) -> Verdict:
+    """Attempt after attempt, until the run is done or this job cannot go on. A `requeue` is only said here; the caller asks for it."""
+    if verdict := attempts.finished(run):
+        _say(verdict.message)
+        return verdict
+    return Supervisor(run, config, place, examine).keep()
+
+
+@dataclass
+class Supervisor:
+    """One job's work on one run."""
+
+    run: RunPaths
+    config: RunConfig
+    place: Place
+    examine: Examine | None = None
+    told: bool = False
+    """SLURM, or a person, wants this job to stop."""
+    step: Step | None = None
+    gone: set[str] = field(default_factory=set)
+    """Nodes of this job that were lost."""
+    unfit: dict[str, str] = field(default_factory=dict)
+    """Nodes that failed their preflight."""
+    shown: str = ""
+    """The limits as they were last shown."""
+
+    def keep(self) -> Verdict:
+        """The table of contents of a job's life."""
+        for number in (signal.SIGUSR2, signal.SIGTERM):
+            signal.signal(number, self._hear)
+        with Heart(self.run.supervisor, -1, socket.gethostname(), self.config.slurm.heartbeat_seconds):
+            return self._attempts()
+
+    def _attempts(self) -> Verdict:
+        path, verdict = "requeue" if self.place.restarts else "submit", None
+        while True:
+            nodes, spares = self._choose(examined=verdict is not None)
+            if len(nodes) < self.config.slurm.nodes:
+                return self._too_few(path, nodes)
+            attempt = attempts.begin(self.run, self._start(path, nodes, spares), self._down)
+            verdict = self._attempt(attempt, nodes)
+            if verdict.action is not Action.relaunch and (verdict.action is not Action.requeue or self.told or self.place.has_queue):
+                return verdict
+            path = "relaunch"
+
+    def _choose(self, examined: bool) -> tuple[list[str], list[str]]:
+        """(nodes for ranks, healthy ones to spare) in SLURM's own order. Before the first attempt every node is asked how it is."""
+        if not examined and self.examine and self.config.slurm.preflight:
+            self.unfit = self.examine(self._next_attempt(), self.place.nodes)
+            for node, why in self.unfit.items():
+                _say(f"{node} is left out: {why}")
+            self._remember_unfit()
+        excluded = {*self.gone, *self.unfit, *attempts.load_suspects(self.run).excluded, *self.place.unfit(self.place.nodes)}
+        healthy = [node for node in self.place.nodes if node not in excluded]
+        return healthy[: self.config.slurm.nodes], healthy[self.config.slurm.nodes :]
+
+    def _attempt(self, attempt: int, nodes: Sequence[str]) -> Verdict:
+        _say(f"attempt {attempt} on {' '.join(nodes)}")
+        monitor = Monitor(self.config.slurm, longest=dict(attempts.load_state(self.run).longest))
+        self.step = self.place.start(self.run, attempt, nodes)
+        if self.told:
+            self.step.tell()
+        trouble = self._watch(attempt, nodes, self.step, monitor)
+        if trouble:
+            _say(f"{trouble.ending}: {trouble.message}")
+            self._end_step(self.step, trouble)
+        code = self.step.poll() or 0
+        self.step = None
+        verdict = self._judge(attempt, nodes, code, trouble, monitor)
+        if verdict.ending not in (Ending.done, Ending.stopped, Ending.preempted, Ending.time_limit):
+            pass  # first_error
+        return verdict
+
+    def _watch(self, attempt: int, nodes: Sequence[str], step: Step, monitor: Monitor) -> Trouble | None:
+        """Returns when the step has ended (None) or must be ended."""
+        paths, crashed = self.run.attempt(attempt), 0.0
+        while step.poll() is None:
+            now = time.monotonic()
+            self.place.guard(self.run, [node for node in self.place.nodes if node not in self.gone])
+            monitor.see(read_beats(paths), now)
+            if trouble := monitor.trouble(now, self.place.answering):
+                return trouble
+            if next(paths.root.glob("rank_*.json"), None):
+                crashed = crashed or now
+                if trouble := self._after_a_crash(now - crashed, nodes):
+                    return trouble
+            self._show_limits(monitor)
+            time.sleep(min(0.5, self.config.slurm.heartbeat_seconds / 2))
+        return None
+
+    def _after_a_crash(self, seconds: float, nodes: Sequence[str]) -> Trouble | None:
+        """srun ends the other ranks by itself, except those of a dead node, for which it would wait as long as SLURM does."""
+        if seconds < 1:
+            return None
+        if lost := self._lost(nodes):
+            return Trouble(ending=Ending.node_lost, nodes=lost, ranks=(), message=f"lost {' '.join(lost)}: ranks lost their peers there", seconds=seconds)
+        if seconds < self.config.slurm.kill_seconds:
+            return None
+        message = f"ranks outlived the first crash by {seconds:.0f} s (slurm.kill_seconds)"
+        return Trouble(ending=Ending.rank_crash, nodes=(), ranks=(), message=message, seconds=seconds)
+
+    def _show_limits(self, monitor: Monitor) -> None:
+        """What is taken for a hang, whenever a measurement has moved it."""
+        allowed = limits(self.config.slurm, monitor.longest)
+        text = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in allowed.items() if phase is not Phase.done)
+        if monitor.longest and text != self.shown:
+            self.shown = text
+            _say(f"taken for a hang from now on: {text} without progress")
+
+    def _end_step(self, step: Step, trouble: Trouble) -> None:
+        """A hang leaves its stacks in the ranks' logs first."""
+        if trouble.ending is Ending.hang:
+            step.stacks()
+            time.sleep(_STACKS)
+        step.kill()
+
+    def _judge(self, attempt: int, nodes: Sequence[str], code: int, trouble: Trouble | None, monitor: Monitor) -> Verdict:
+        evidence = attempts.gather(self.run, attempt, code)
+        failed = not (evidence.stop or (evidence.cause and evidence.cause.outcome == "fatal"))
+        if failed:
+            self.gone |= set(trouble.nodes) if trouble and trouble.ending is Ending.node_lost else set(self._lost(nodes))
+        healthy = [node for node in self.place.nodes if node not in self.gone and node not in self.unfit]
+        evidence = dataclasses.replace(
+            evidence,
+            trouble=trouble,
+            lost_nodes=[node for node in nodes if node in self.gone],
+            told=self.told,
+            near_limit=self.place.deadline is not None and time.time() > self.place.deadline - _NEAR,
+            room=len(healthy) >= self.config.slurm.nodes,
+        )
+        verdict = attempts.end(self.run, evidence, self.config.slurm, monitor.longest)
+        _say(f"{verdict.ending}, {verdict.action}: {verdict.message}")
+        return verdict
+
+    def _lost(self, nodes: Sequence[str]) -> list[str]:
+        """A rank that lost its peer ends before SLURM knows why, so every node is asked itself."""
+        answering = self.place.answering(nodes)
+        return [node for node in nodes if node not in answering]
+
+    def _too_few(self, path: str, nodes: Sequence[str]) -> Verdict:
+        """Not enough of this job's nodes can be used: an attempt that never started, and back to the queue for others."""
+        reasons = "; ".join(f"{node}: {why}" for node, why in self.unfit.items()) or "the others are suspects or lost"
+        message = f"{len(nodes)} of {len(self.place.nodes)} nodes can be used, {self.config.slurm.nodes} are needed ({reasons})"
+        attempt = attempts.begin(self.run, self._start(path, nodes, ()), self._down)
+        trouble = Trouble(ending=Ending.launch_failure, nodes=(), ranks=(), message=message)
+        verdict = attempts.end(self.run, dataclasses.replace(attempts.gather(self.run, attempt, -1), trouble=trouble), self.config.slurm)
+        _say(f"{verdict.ending}, {verdict.action}: {verdict.message}")
+        return verdict
+
+    def _remember_unfit(self) -> None:
+        if self.unfit:
+            known = attempts.load_suspects(self.run)
+            Suspects(blamed=known.blamed, excluded=known.excluded | {node: f"preflight: {why}" for node, why in self.unfit.items()}).save(self.run.suspects)
+
+    def _next_attempt(self) -> int:
+        taken = self.run.attempts()
+        return taken[-1].number + 1 if taken else 0
+
+    def _start(self, path: str, nodes: Sequence[str], spares: Sequence[str]) -> attempts.Start:
+        return attempts.Start(job=self.place.job, restarts=self.place.restarts, nodes=nodes, path=path, spares=spares)
+
+    def _down(self, nodes: Sequence[str]) -> Sequence[str]:
+        return sorted(self.place.unfit(nodes))
+
+    def _hear(self, number: int, _frame: FrameType | None) -> None:
+        self.told = True
+        if self.step:
+            self.step.tell()
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')}  {line}\n")
+    sys.stderr.flush()
+
+
+def leave(run: RunPaths, config: RunConfig, place: Place, verdict: Verdict) -> int:
+    """Do what the verdict asks of SLURM; returns the job's exit code. After a requeue SLURM ends this process."""
+    if verdict.action is not Action.requeue:
+        return verdict.exit_code
+    exclude = sorted(attempts.load_suspects(run).excluded)
+    try:
+        successor = place.requeue(run, exclude)
+    except CptError as error:  # a site may not let its users requeue; the next best is a job that SLURM starts when this one is gone
+        _say(f"could not requeue ({error}): exit code {EXIT_RESUME} for a site that requeues by it")
+        return EXIT_RESUME
+    if successor:
+        dataclasses.replace(attempts.load_state(run), successor=successor).save(run.state)
+        _say(f"goes on as job {successor}" + (f", without {' '.join(exclude)}" if exclude else ""))
+        return EXIT_DONE
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(60)
+    return EXIT_RESUME
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The batch script's last line."""
+    parser = argparse.ArgumentParser(prog="slurm.supervisor", description=__doc__)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("step", nargs="+", help="the srun line of the ranks")
+    given = parser.parse_args(arguments)
+    run = RunPaths(given.run)
+    try:
+        config = read_config(run.config)
+        place = Allocation(config, given.step)
+        return leave(run, config, place, supervise(run, config, place))
+    except CptError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
