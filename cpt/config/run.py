@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cpt.config.data import CorpusConfig, MixtureConfig
 from cpt.config.model import ModelConfig
-from cpt.config.running import ClusterConfig, SlurmConfig, TrackingConfig
+from cpt.config.running import ClusterConfig, FabricConfig, SlurmConfig, TrackingConfig
 from cpt.config.section import Section
 from cpt.config.training import (
     CheckpointConfig,
@@ -40,6 +40,7 @@ class RunConfig(Section):
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    fabric: FabricConfig = field(default_factory=FabricConfig)
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 

@@ -1,4 +1,4 @@
-"""Sections about where a run happens: `cluster` (facts of the machines), `slurm` (policy of the job), `tracking`."""
+"""Sections about where a run happens: `cluster` and `fabric` (facts of the machines), `slurm` (policy of the job), `tracking`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from urllib.parse import urlsplit
 
 from cpt.config.section import Section, positive
+from cpt.config.variables import assigned, is_name, secret_problems, variable_problems
 from cpt.core.errors import Problem
 
 
@@ -16,6 +18,14 @@ class Scheduler(StrEnum):
 
     slurm = "slurm"
     local = "local"  # submitit's local executor: this machine, no node failures
+
+
+class Runtime(StrEnum):
+    """What a rank runs in. SLURM's commands and the supervisor always run outside."""
+
+    bare = "bare"  # modules or a virtual environment, by `cluster.setup`
+    apptainer = "apptainer"
+    pyxis = "pyxis"  # NVIDIA's plugin for srun, over enroot
 
 
 @dataclass(kw_only=True, slots=True)
@@ -38,16 +48,70 @@ class ClusterConfig(Section):
     """Dense bf16 FLOP/s per rank (H100 SXM: 989e12)."""
     assumed_mfu: float = 0.35
     """Model FLOPs utilization for estimates, causal-attention convention (e-Llama 70B: 0.37)."""
+    max_time: str = ""
+    """Longest time limit of the partition, as `slurm.time`; empty means unknown."""
     setup: list[str] = field(default_factory=list)
-    """Shell lines that the batch script runs first (modules, virtual environment)."""
+    """Shell lines that the batch script runs first, outside of any container (modules, virtual environment)."""
     environment: dict[str, str] = field(default_factory=dict)
-    """Variables for every rank: NCCL and fabric facts of the site."""
+    """Variables for every rank: facts of the site. What the network needs belongs to `fabric`."""
+    secrets: list[str] = field(default_factory=list)
+    """Names, never values, of variables that ranks take from the environment of whoever submits."""
+    runtime: Runtime = Runtime.bare
+    image: str = ""
+    """What the container runtime starts: a file that every node sees, or what the runtime can pull. It brings the packages; the code is the
+    checkout's, so launch from there."""
+    mounts: list[str] = field(default_factory=list)
+    """`source:target[:flags]`, beside the run root and the checkout, which are always there."""
+    rank_python: str = "python3"
+    """Interpreter inside the image; `runtime: bare` uses the one that `cpt launch` runs with."""
+    cpu_bind: str = ""
+    """srun's `--cpu-bind`, so that a rank's cores are near its GPU: `map_ldom:` takes one NUMA node per rank of a node. Empty leaves it to the site."""
+    mem_bind: str = ""
+    """srun's `--mem-bind`; `local` allocates where the rank's cores are."""
+    health_check: list[str] = field(default_factory=list)
+    """A command that the preflight runs on each node, where ranks would run: non-zero keeps the node out, its first line says why. `[dcgmi, diag, -r, '1']`."""
+    gpu_hour_price: float = 0.0
+    """What one GPU costs per hour; 0 shows no cost."""
+    currency: str = "USD"
 
     def problems(self) -> Iterator[Problem]:
         yield from positive(self, "device_memory", "peak_flops", "assumed_mfu")
-        for name in self.environment:
-            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-                yield Problem(where="environment", what=repr(name), why="is not a name of a variable", fix="cluster.environment.<NAME>=<value>")
+        yield from variable_problems(self.environment, "environment", "cluster")
+        yield from secret_problems(assigned(self.setup), "setup")
+        yield from self._container_problems()
+        for name in self.secrets:
+            if not is_name(name):
+                yield Problem(where="secrets", what=repr(name.partition("=")[0]), why="is a list of names, without values", fix="secrets=[HF_TOKEN]")
+        if self.max_time and not minutes(self.max_time) > 0:
+            yield Problem(where="max_time", what=repr(self.max_time), why="is not a time limit of SLURM", fix="max_time=2-00:00:00")
+        if not self.gpu_hour_price >= 0:
+            yield Problem(where="gpu_hour_price", what=f"is {self.gpu_hour_price}", why="is money per GPU and hour", fix="gpu_hour_price=0")
+
+    def _container_problems(self) -> Iterator[Problem]:
+        inside = self.runtime is not Runtime.bare
+        if inside and not self.image:
+            yield Problem(where="image", what="is empty", why=f"runtime {self.runtime} starts ranks in a container", fix="image=<file or address of an image>")
+        if not inside and (self.image or self.mounts):
+            what = "has an image or mounts and no container"
+            yield Problem(where="runtime", what=what, why="bare ranks see the node as it is", fix="runtime=apptainer or cluster.runtime=pyxis")
+        if inside and self.scheduler is Scheduler.local:
+            yield Problem(where="runtime", what=f"is {self.runtime}", why="the local scheduler starts ranks on this machine as they are", fix="runtime=bare")
+        for mount in self.mounts:
+            if not re.fullmatch(r"/[^:,]*:/[^:,]*(:[^:,]+)?", mount):
+                why = "both sides are absolute paths without colon or comma"
+                yield Problem(where="mounts", what=repr(mount), why=why, fix="mounts=['/source:/target','/source:/target:ro']")
+
+
+@dataclass(kw_only=True, slots=True)
+class FabricConfig(Section):
+    """What NCCL must know about the network between nodes; nothing that changes results."""
+
+    name: str = "none"
+    environment: dict[str, str] = field(default_factory=dict)
+    """Variables for every rank. Facts of the site only: tuning variables that outlive their reason cost more than they give."""
+
+    def problems(self) -> Iterator[Problem]:
+        yield from variable_problems(self.environment, "environment", "fabric")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -111,27 +175,15 @@ class SlurmConfig(Section):
                 why=f"must lie within slurm.time={self.time}",
                 fix="slurm.signal_lead=<seconds that a save takes>",
             )
+        yield from secret_problems(self.extra, "extra")
         for name in self.extra:
             if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
                 yield Problem(where="extra", what=repr(name), why="is not the long name of an sbatch option", fix="slurm.extra.<name>=<value>")
-        if not re.fullmatch(r"\d+|\d+:\d+(:\d+)?|\d+-\d+(:\d+){0,2}", self.time):
-            yield Problem(where="time", what=f"is {self.time!r}", why="is a limit as sbatch reads it", fix="time=2:00:00 or 1-12:00:00 (a day and a half)")
 
     @property
     def minutes(self) -> float:
         """The time limit; 0 when it is none that SLURM would take."""
-        found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", self.time)
-        if not found:
-            return 0.0
-        days, *rest = found.groups()
-        parts = [int(part) for part in rest if part is not None]
-        if days is not None:  # D-H[:MM[:SS]]
-            hours, minutes, seconds = [*parts, 0, 0][:3]
-        elif len(parts) == 3:  # H:MM:SS
-            hours, minutes, seconds = parts
-        else:  # M[:SS]
-            hours, (minutes, seconds) = 0, [*parts, 0][:2]
-        return int(days or 0) * 1440 + hours * 60 + minutes + seconds / 60
+        return minutes(self.time)
 
     @property
     def world_size(self) -> int:
@@ -146,3 +198,24 @@ class TrackingConfig(Section):
     uri: str = ""
     """Empty: sqlite at `<run_root>/mlflow.db`."""
     experiment: str = "cpt"
+
+    def problems(self) -> Iterator[Problem]:
+        if urlsplit(self.uri).password:
+            why = "the config is written to files; MLflow reads MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            yield Problem(where="uri", what="holds a password", why=why, fix="uri=<address without user and password>")
+
+
+def minutes(limit: str) -> float:
+    """A time limit as SLURM writes it; 0 when it is none that SLURM would take."""
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", limit)
+    if not found:
+        return 0.0
+    days, *rest = found.groups()
+    parts = [int(part) for part in rest if part is not None]
+    if days is not None:  # D-H[:MM[:SS]]
+        hours, minutes, seconds = [*parts, 0, 0][:3]
+    elif len(parts) == 3:  # H:MM:SS
+        hours, minutes, seconds = parts
+    else:  # M[:SS]
+        hours, (minutes, seconds) = 0, [*parts, 0][:2]
+    return int(days or 0) * 1440 + hours * 60 + minutes + seconds / 60

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from cpt.config.model import ModelConfig
 from cpt.config.run import RunConfig
+from cpt.config.running import minutes
 from cpt.config.section import Section
 from cpt.core.errors import Problem
 
@@ -17,6 +18,7 @@ def validate(config: RunConfig) -> Iterator[Problem]:
     """Everything wrong that can be known without looking at files."""
     yield from _walk(config, "")
     yield from _names(config)
+    yield from _machines(config)
     yield from layout_problems(config)
 
 
@@ -33,6 +35,30 @@ def _names(config: RunConfig) -> Iterator[Problem]:
     for path, name in (("name", config.name), ("corpus.name", config.corpus.name), ("model.name", config.model.name), ("sweep.name", config.sweep.name)):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
             yield Problem(where=path, what=f"is {name!r}", why="names a folder: letters, digits, _ . -", fix=f"{path}=<a plain name>")
+
+
+def _machines(config: RunConfig) -> Iterator[Problem]:
+    """The job against the limits of its cluster, but for the number of nodes, which is part of the layout."""
+    cluster, slurm = config.cluster, config.slurm
+    if slurm.nodes <= cluster.max_nodes < slurm.nodes + slurm.spare_nodes:
+        why = f"with slurm.nodes={slurm.nodes} that is more than the {cluster.max_nodes} that cluster {cluster.name} gives one job"
+        yield Problem(where="slurm.spare_nodes", what=f"is {slurm.spare_nodes}", why=why, fix=f"slurm.spare_nodes={cluster.max_nodes - slurm.nodes}")
+    if 0 < minutes(cluster.max_time) < slurm.minutes:
+        why = f"the longest of cluster {cluster.name} is {cluster.max_time}; a run that needs more goes on by itself in the next job"
+        yield Problem(where="slurm.time", what=f"is {slurm.time}", why=why, fix=f"slurm.time={cluster.max_time}")
+    if 0 < cluster.gpus_per_node < slurm.tasks_per_node:
+        why = f"cluster {cluster.name} has {cluster.gpus_per_node} GPUs per node, and no two ranks can share one"
+        yield Problem(where="slurm.tasks_per_node", what=f"is {slurm.tasks_per_node}", why=why, fix=f"slurm.tasks_per_node={cluster.gpus_per_node}")
+    for name, value in (("cpu_bind", cluster.cpu_bind), ("mem_bind", cluster.mem_bind)):
+        yield from _binding(name, value, slurm.tasks_per_node)
+
+
+def _binding(name: str, value: str, tasks: int) -> Iterator[Problem]:
+    """srun starts a list that is too short from its beginning again: the last ranks would run far from their GPUs."""
+    kind, _, places = value.partition(":")
+    if kind.rpartition(",")[2] in ("map_cpu", "mask_cpu", "map_ldom", "mask_ldom", "map_mem", "mask_mem") and len(places.split(",")) < tasks:
+        why = f"slurm.tasks_per_node is {tasks}, and each needs an entry"
+        yield Problem(where=f"cluster.{name}", what=f"is {value}", why=why, fix=f"cluster.{name}={kind}:<{tasks} entries>")
 
 
 def layout_problems(config: RunConfig) -> Iterator[Problem]:

@@ -40,10 +40,10 @@ def test_nodes_must_hold_whole_replicas_and_keep_the_batch() -> None:
             where="slurm.nodes",
             what="is 59 x 8 ranks = 472",
             why="one replica needs TP 8 x PP 4 = 32 ranks",
-            fix="slurm.nodes=36 or 40 or 48 or 60",
+            fix="slurm.nodes=40 or 48 or 60 or 64",
         )
     ]
-    for nodes in (36, 40, 48, 60):
+    for nodes in (40, 48, 60, 64):
         compose_config(["experiment=ellama_70b", f"slurm.nodes={nodes}"])
 
 
@@ -66,9 +66,79 @@ def test_global_batch_must_divide_by_the_replicas() -> None:
 
 
 def test_cluster_and_base_have_limits() -> None:
-    assert refused("experiment=ellama_70b", "slurm.nodes=64")[0].fix == "slurm.nodes=60"
+    assert refused("experiment=ellama_70b", "slurm.nodes=72")[0].fix == "slurm.nodes=64"
     assert refused("experiment=demo", "train.sequence_length=16384", "train.train_tokens=1_000_000")[0].fix == "train.sequence_length=8192"
     assert refused("experiment=ellama_8b", "train.sequence_length=8191")[0].fix == "train.sequence_length=8192"
+
+
+def test_spares_count_against_the_cluster() -> None:
+    compose_config(["experiment=ellama_70b", "slurm.spare_nodes=4"])
+    assert refused("experiment=ellama_70b", "slurm.spare_nodes=5") == [
+        Problem(
+            where="slurm.spare_nodes",
+            what="is 5",
+            why="with slurm.nodes=60 that is more than the 64 that cluster h100_ib gives one job",
+            fix="slurm.spare_nodes=4",
+        )
+    ]
+
+
+def test_the_job_must_fit_partition_and_node() -> None:
+    (problem,) = refused("experiment=ellama_70b", "cluster.max_time=1-00:00:00")
+    assert (problem.where, problem.fix) == ("slurm.time", "slurm.time=1-00:00:00")
+    compose_config(["experiment=ellama_70b", "cluster.max_time=2-0"])
+    (problem,) = refused("experiment=demo", "cluster.gpus_per_node=2")
+    assert (problem.where, problem.fix) == ("slurm.tasks_per_node", "slurm.tasks_per_node=2")
+
+
+def test_each_rank_of_a_node_has_its_place() -> None:
+    (problem,) = refused("experiment=ellama_70b", "cluster.cpu_bind='map_ldom:0,0,1,1'")
+    assert (problem.where, problem.fix) == ("cluster.cpu_bind", "cluster.cpu_bind=map_ldom:<8 entries>")
+    (problem,) = refused("experiment=ellama_70b", "cluster.mem_bind='verbose,map_mem:0'")
+    assert problem.where == "cluster.mem_bind"
+    for free in ("cores", "'mask_cpu:0xff'", "'map_ldom:0,0,0,0,1,1,1,1,1'", "''"):
+        compose_config(["experiment=demo", f"cluster.cpu_bind={free}", "slurm.nodes=6", "slurm.tasks_per_node=1"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "where"),
+    [
+        (["cluster.runtime=pyxis"], "cluster.image"),
+        (["cluster.image=/x.sif"], "cluster.runtime"),
+        (["cluster.runtime=apptainer", "cluster.image=/x.sif", "cluster.mounts=[data:/data]"], "cluster.mounts"),
+        (["cluster.runtime=apptainer", "cluster.image=/x.sif", "cluster.mounts=['/a:/b,/c:/d']"], "cluster.mounts"),
+        (["cluster.max_time=soon"], "cluster.max_time"),
+        (["cluster.gpu_hour_price=-1"], "cluster.gpu_hour_price"),
+        (["+cluster.environment.a-b=1"], "cluster.environment"),
+        (["+fabric.environment.a-b=1"], "fabric.environment"),
+        (["tracking.uri='https://me:hunter2@mlflow'"], "tracking.uri"),
+    ],
+)
+def test_facts_of_the_machines(overrides: list[str], where: str) -> None:
+    assert {problem.where for problem in refused("experiment=demo", *overrides)} == {where}
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "+cluster.environment.HF_TOKEN=canary",
+        "+cluster.environment.MY_API_KEY=canary",
+        "+fabric.environment.DB_PASSWORD=canary",
+        "+slurm.extra.wandb-api-key=canary",
+        "cluster.setup=['export AWS_SECRET_ACCESS_KEY=canary']",
+        "cluster.secrets=['HF_TOKEN=canary']",
+        "tracking.uri='https://me:canary@mlflow'",
+    ],
+)
+def test_secrets_have_no_value_in_a_config(override: str) -> None:
+    (problem,) = refused("experiment=demo", override)
+    assert "canary" not in str(problem)
+    assert "secrets=[" in problem.fix or problem.where == "tracking.uri"
+
+
+@pytest.mark.parametrize("name", ["TOKENIZERS_PARALLELISM", "NCCL_IB_PKEY", "HF_TOKEN_PATH", "KEYBOARD"])
+def test_these_are_no_secrets(name: str) -> None:
+    compose_config(["experiment=demo", f"+cluster.environment.{name}=1", f"cluster.setup=['export {name}=1', 'export HF_TOKEN=\"$(cat ~/.token)\"']"])
 
 
 def test_divisors_and_nearest() -> None:
