@@ -10,10 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cpt.config.run import RunConfig
+from cpt.config.running import Runtime
 from cpt.core.artifacts import sha256_json
 from cpt.core.paths import RunPaths
+from slurm.container import inside, variable
 
 TEMPLATE = Path(__file__).with_name("run.sbatch")
+
+_WHERE = ("qos", "reservation", "constraint", "nodelist")
+"""Those of `slurm.extra` that say where a job may run, and so hold for a preflight's job too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,16 +30,17 @@ class Origin:
 
 
 def render(config: RunConfig, run: RunPaths, origin: Origin, rank_command: Sequence[str] = ()) -> str:
-    """The batch script of one run. `rank_command` as in `rank_argv`."""
+    """The batch script of one run. `rank_command` as in `rank_argv`. Raises `UserError` for folders that its container cannot mount."""
+    spares = f" and {config.slurm.spare_nodes} spare" if config.slurm.spare_nodes else ""
     return _fill(
         TEMPLATE.read_text(),
         {
-            "title": _comment(f"{config.name}: {config.slurm.nodes} nodes x {config.slurm.tasks_per_node} ranks, by `cpt launch`"),
-            "directives": "\n".join(f"#SBATCH --{name}" for name in _directives(config, run, origin)),
+            "title": _comment(f"{config.name}: {config.slurm.nodes}{spares} nodes x {config.slurm.tasks_per_node} ranks, by `cpt launch`"),
+            "directives": "\n".join(f"#SBATCH --{option}" for option in _directives(config, run, origin)),
             "run": shlex.quote(str(run.root)),
             "python": shlex.quote(origin.python),
             "setup": "\n".join(setup(config)),
-            "step": " \\\n  ".join(shlex.join(line) for line in _rank_lines(config, run, origin.python, rank_command)),
+            "step": " \\\n  ".join(shlex.join(line) for line in _rank_lines(config, run, origin, rank_command)),
         },
     )
 
@@ -45,7 +51,7 @@ def rank_step(config: RunConfig, run: RunPaths, python: str, rank_command: Seque
     All GPUs of a node stay visible to each of its ranks (`--gpus-per-node` of the job, no `--gpus-per-task`): NCCL reaches a neighbor's
     memory over NVLink only through a device that the process can see, and `local_rank` picks the rank's own.
     """
-    return [word for line in _rank_lines(config, run, python, rank_command) for word in line]
+    return [word for line in _rank_lines(config, run, Origin(python=python), rank_command) for word in line]
 
 
 def preflight_step(config: RunConfig, run: RunPaths, python: str) -> list[str]:
@@ -53,8 +59,9 @@ def preflight_step(config: RunConfig, run: RunPaths, python: str) -> list[str]:
 
     A node that fails must not take the reports of the others with it, so no task's end ends another's.
     """
-    options = ["srun", "--overlap", "--kill-on-bad-exit=0", "--wait=0", "--ntasks-per-node=1", f"--cpus-per-task={config.slurm.cpus_per_task}", "--export=ALL"]
-    return [*options, python, "-m", "jobs.cli", "preflight", "--node", "--run", str(run.root)]
+    how = ["srun", "--overlap", "--kill-on-bad-exit=0", "--wait=0", "--export=ALL"]
+    how_many = ["--ntasks-per-node=1", f"--cpus-per-task={config.slurm.cpus_per_task}"]
+    return [*how, *how_many, *(word for line in inside(config, Path.cwd()) for word in line), *node_argv(run, _python(config, python))]
 
 
 def rank_argv(run: RunPaths, python: str = sys.executable, rank_command: Sequence[str] = ()) -> list[str]:
@@ -62,55 +69,76 @@ def rank_argv(run: RunPaths, python: str = sys.executable, rank_command: Sequenc
     return [*(rank_command or (python, "-m", "jobs.cli", "train", "--run")), str(run.root)]
 
 
+def node_argv(run: RunPaths, python: str = sys.executable) -> list[str]:
+    """What every node executes in a preflight; the number of the attempt comes behind it."""
+    return [python, "-m", "jobs.cli", "preflight", "--node", "--run", str(run.root)]
+
+
 def job_name(run: RunPaths) -> str:
     """One name per run directory, wherever it lies: with `--dependency=singleton` two jobs of it never run at the same time."""
     return f"{run.root.name}.{sha256_json(str(run.root))[:6]}"
 
 
-def _directives(config: RunConfig, run: RunPaths, origin: Origin) -> Iterator[str]:
+def placement(config: RunConfig) -> dict[str, str]:
+    """Options of sbatch and salloc that say where a job runs, spares included, by long name; an empty value is a switch."""
     cluster, slurm = config.cluster, config.slurm
-    options: dict[str, str] = {
-        "job-name": job_name(run),
-        "dependency": "singleton",
-        "chdir": str(origin.folder),
-        "output": str(run.job_log).replace("%", "%%"),
-        "open-mode": "append",
-        "nodes": str(slurm.nodes + slurm.spare_nodes),
-        "ntasks-per-node": str(slurm.tasks_per_node),
-        "cpus-per-task": str(slurm.cpus_per_task),
-        "time": slurm.time,
-        "signal": f"B:USR2@{slurm.signal_lead}",
-    }
+    options = {"nodes": str(slurm.nodes + slurm.spare_nodes)}
     if cluster.gpus_per_node:
         options |= {"gpus-per-node": str(cluster.gpus_per_node), "exclusive": ""}
     options |= {name: value for name, value in (("partition", cluster.partition), ("account", cluster.account)) if value}
     if slurm.exclude:
         options["exclude"] = ",".join(slurm.exclude)
-    yield "requeue" if slurm.requeue else "no-requeue"
-    yield "no-kill"  # the loss of a node ends its ranks, and the supervisor goes on with the others
+    return options | {name: value for name, value in slurm.extra.items() if name in _WHERE}
+
+
+def _directives(config: RunConfig, run: RunPaths, origin: Origin) -> Iterator[str]:
+    """`--no-kill` always: the loss of a node ends its ranks, not the job, and the supervisor goes on with the others."""
+    slurm = config.slurm
+    options: dict[str, str] = {
+        "requeue" if slurm.requeue else "no-requeue": "",
+        "no-kill": "",
+        "job-name": job_name(run),
+        "dependency": "singleton",
+        "chdir": str(origin.folder),
+        "output": str(run.job_log).replace("%", "%%"),
+        "open-mode": "append",
+        **placement(config),
+        "ntasks-per-node": str(slurm.tasks_per_node),
+        "cpus-per-task": str(slurm.cpus_per_task),
+        "time": slurm.time,
+        "signal": f"B:USR2@{slurm.signal_lead}",
+    }
     yield from (f"{name}={shlex.quote(value)}" if value else name for name, value in (options | slurm.extra).items())
 
 
 def setup(config: RunConfig) -> Iterator[str]:
-    """Shell lines before anything else: variables, then what the site asks for."""
+    """Shell lines before anything else: variables, then what the site asks for. Secrets by name: a script that lacks one ends here."""
     variables = environment(config)
     if config.cluster.slurm_conf:
         variables = {"SLURM_CONF": config.cluster.slurm_conf} | variables
     yield from (f"export {name}={_quoted(value)}" for name, value in variables.items())
     yield from config.cluster.setup
+    yield from (f': "${{{name}:?is one of cluster.secrets, export it before sbatch}}"' for name in config.cluster.secrets)
 
 
 def environment(config: RunConfig) -> dict[str, str]:
     """What every rank gets beside the submitter's environment: threads as it has cores, and the site's own facts."""
-    return {"OMP_NUM_THREADS": str(config.slurm.cpus_per_task), "PYTHONUNBUFFERED": "1"} | config.cluster.environment
+    own = {"OMP_NUM_THREADS": str(config.slurm.cpus_per_task), "PYTHONUNBUFFERED": "1"} | config.fabric.environment | config.cluster.environment
+    return {variable(config, name): value for name, value in own.items()}
 
 
-def _rank_lines(config: RunConfig, run: RunPaths, python: str, rank_command: Sequence[str]) -> list[list[str]]:
+def _rank_lines(config: RunConfig, run: RunPaths, origin: Origin, rank_command: Sequence[str]) -> list[list[str]]:
     """`rank_step` in the lines of the script. `--cpus-per-task` again, because srun has stopped taking it from the job."""
-    slurm = config.slurm
+    cluster, slurm = config.cluster, config.slurm
     how = ["srun", "--overlap", "--kill-on-bad-exit=1", "--wait=0", "--export=ALL"]
     how_many = [f"--nodes={slurm.nodes}", f"--ntasks={slurm.world_size}", f"--ntasks-per-node={slurm.tasks_per_node}", f"--cpus-per-task={slurm.cpus_per_task}"]
-    return [how, how_many, rank_argv(run, python, rank_command)]
+    bound = [f"--{name}={value}" for name, value in (("cpu-bind", cluster.cpu_bind), ("mem-bind", cluster.mem_bind)) if value]
+    command = rank_argv(run, _python(config, origin.python), rank_command)
+    return [line for line in (how, how_many, bound, *inside(config, origin.folder), command) if line]
+
+
+def _python(config: RunConfig, python: str) -> str:
+    return python if config.cluster.runtime is Runtime.bare else config.cluster.rank_python
 
 
 def _quoted(value: str) -> str:

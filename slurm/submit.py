@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from cpt.config.run import RunConfig
 from cpt.config.running import Scheduler
 from cpt.core.artifacts import Artifact
 from cpt.core.attempts import StopRecord
+from cpt.core.errors import Problem, UserError
 from cpt.core.paths import RunPaths
 from slurm import client, local, process
 from slurm.script import job_name
@@ -27,7 +29,11 @@ class JobRecord(Artifact):
 
 
 def require(config: RunConfig) -> None:
-    """Raises `UserError` when the scheduler of this config cannot take a job now."""
+    """Raises `UserError` when the scheduler of this config cannot take a job now, or a secret of its ranks is not in the environment."""
+    why = "ranks take it from the environment of whoever submits; no file has it"
+    missing = [name for name in config.cluster.secrets if not os.environ.get(name)]
+    if problems := [Problem(where="cluster.secrets", what=f"{name} is not set", why=why, fix=f"export {name}=...") for name in missing]:
+        raise UserError(problems)
     if config.cluster.scheduler is Scheduler.slurm:
         client.require(config.cluster)
 

@@ -10,11 +10,11 @@ import pytest
 from cpt.config.run import RunConfig
 from cpt.config.seal import read_config, write_config
 from cpt.core.artifacts import write_text
-from cpt.core.attempts import AttemptBegin, AttemptEnd, StopRecord
+from cpt.core.attempts import StopRecord
 from cpt.core.errors import MissingInput, UserError
 from cpt.core.paths import RunPaths
-from jobs import launch, status
-from slurm import submit
+from jobs import launch
+from slurm import client, submit
 from slurm.script import Origin, render
 from slurm.submit import JobRecord
 
@@ -115,19 +115,44 @@ def test_a_directory_that_is_no_run(scheduler: Scheduler, tmp_path: Path) -> Non
     assert scheduler.submitted == []
 
 
-def test_status_tells_every_attempt(run_it: Callable[..., int], scheduler: Scheduler, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_it()
-    run = only(tmp_path)
-    AttemptBegin(number=0, job="7", restarts=0, nodes=["node1", "node2"], step=0, time=100.0).save(run.attempt(0).begin)
-    AttemptEnd(number=0, classification="lost", action="requeue", code=-1, message="died", step=10, time=200.0).save(run.attempt(0).end)
-    AttemptBegin(number=1, job="7", restarts=1, nodes=["node1", "node3"], step=10, time=230.0).save(run.attempt(1).begin)
-    scheduler.says = "job 7 RUNNING"
-    capsys.readouterr()
-    assert status.main([str(run.root)]) == 0
+def test_sixty_nodes_and_two_spare(scheduler: Scheduler, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither corpus nor base is prepared, no scheduler answers, and nothing is written, not even the run root."""
+
+    def nothing_else(*_: object) -> None:
+        raise AssertionError("a dry run asks nobody")
+
+    for name in ("require", "submit", "queued"):
+        monkeypatch.setattr(submit, name, nothing_else)
+    monkeypatch.setattr(launch, "prepare", nothing_else)
+    root = tmp_path / "runs"
+    assert launch.main(["experiment=ellama_70b", "cluster=h100_ib", "slurm.spare_nodes=2", f"run_root={root}", "--dry-run"]) == 0
     shown = capsys.readouterr().out
-    assert "node1 node2" in shown and "lost: died" in shown and "requeue" in shown and "10-" in shown and "job 7 RUNNING" in shown
+    assert "#SBATCH --nodes=62\n" in shown and "--nodes=60 --ntasks=480 --ntasks-per-node=8" in shown and "spare_nodes: 2" in shown
+    assert "TORCH_NCCL_DUMP_ON_TIMEOUT" in shown, "h100_ib runs over fabric=infiniband"
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_status_needs_one_directory() -> None:
-    with pytest.raises(UserError, match="cpt status"):
-        status.main([])
+def test_secrets_are_names_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A canary in the environment shows up in no file, no output, no submission's arguments."""
+    sent: list[str] = []
+    monkeypatch.setattr(launch, "prepare", Written)
+    monkeypatch.setattr(client, "require", lambda cluster: None)
+    monkeypatch.setattr(client, "submit", lambda *arguments: sent.append(str(arguments)) or "4711")
+    monkeypatch.setattr(client, "jobs", lambda *arguments, **named: [])
+    arguments = ["experiment=demo", f"run_root={tmp_path}", "cluster.secrets=[HF_TOKEN,OTHER_KEY]"]
+    monkeypatch.setenv("OTHER_KEY", "canary-2")
+    with pytest.raises(UserError) as caught:
+        launch.main(arguments)
+    assert [(problem.where, problem.what, problem.fix) for problem in caught.value.problems] == [
+        ("cluster.secrets", "HF_TOKEN is not set", "export HF_TOKEN=...")
+    ]
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("HF_TOKEN", "canary-1")
+    for runtime in ([], ["cluster.runtime=apptainer", "cluster.image=/x.sif"], ["cluster.runtime=pyxis", "cluster.image=/x.sqsh"]):
+        assert launch.main([*arguments, *runtime, "--dry-run"]) == 0
+    assert launch.main(arguments) == 0
+    captured = capsys.readouterr()
+    written = {path: path.read_text() for path in only(tmp_path).root.rglob("*") if path.is_file()}
+    assert len(written) >= 3 and any("HF_TOKEN" in text for text in written.values())
+    assert not [path for path, text in written.items() if "canary" in text]
+    assert "canary" not in captured.out + captured.err + "".join(sent)

@@ -8,7 +8,7 @@ import pytest
 
 from cpt.core.errors import UserError
 from cpt.core.paths import RunPaths
-from slurm.environment import attempt_from_environment, master_port, world_from_environment
+from slurm.environment import attempt_from_environment, deadline_from_environment, master_port, world_from_environment
 
 STEP = {
     "SLURM_STEP_ID": "0",
@@ -61,6 +61,13 @@ def test_the_attempt_is_the_scripts_or_the_next_free(tmp_path: Path) -> None:
     run.attempt(8).root.mkdir(parents=True)
     assert attempt_from_environment(run, {}) == 9
     assert attempt_from_environment(run, {"CPT_ATTEMPT": "008"}) == 8, "not octal"
+
+
+def test_the_deadline_is_the_supervisors() -> None:
+    assert deadline_from_environment({}) is None, "no time limit"
+    assert deadline_from_environment({"CPT_DEADLINE": "1795000000"}) == 1_795_000_000.0
+    with pytest.raises(UserError, match="CPT_DEADLINE"):
+        deadline_from_environment({"CPT_DEADLINE": "soon"})
 
 
 def test_ports_differ_between_jobs_and_attempts() -> None:

@@ -19,10 +19,14 @@ from slurm.script import TEMPLATE, Origin, job_name, render
 
 ORIGIN = Origin(python="/opt/cpt/.venv/bin/python", folder=Path("/home/me/cpt"))
 
+ROOT = "run_root=/home/me/cpt/runs"
+
 CASES = {
-    "demo": ["experiment=demo", "cluster.slurm_conf=/tmp/cpt-devcluster/slurm.conf"],
-    "ellama_70b": ["experiment=ellama_70b"],
-    "odd": ["train.train_tokens=81920", "cluster=h100_ib"],
+    "demo": ["experiment=demo", ROOT, "cluster.slurm_conf=/tmp/cpt-devcluster/slurm.conf"],
+    "ellama_70b": ["experiment=ellama_70b", ROOT],
+    "ellama_70b_apptainer": ["experiment=ellama_70b", ROOT, "cluster=h100_ib_apptainer", "slurm.spare_nodes=2", "cluster.secrets=[HF_TOKEN]"],
+    "ellama_70b_pyxis": ["experiment=ellama_70b", "run_root=/scratch/me/runs", "cluster=h100_ib_pyxis", "slurm.spare_nodes=2", "cluster.secrets=[HF_TOKEN]"],
+    "odd": ["train.train_tokens=81920", ROOT, "cluster=h100_ib"],
 }
 
 
@@ -39,8 +43,9 @@ def composed(name: str) -> RunConfig:
     return config
 
 
-def script(name: str, root: str = "/home/me/cpt/runs/") -> str:
-    return render(composed(name), RunPaths(Path(root) / name), ORIGIN)
+def script(name: str, root: str = "") -> str:
+    config = composed(name)
+    return render(config, RunPaths(Path(root or config.run_root) / name), ORIGIN)
 
 
 @pytest.mark.parametrize("name", CASES)
