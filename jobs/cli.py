@@ -13,6 +13,7 @@ VERBS = {
     "sweep": "table of a sweep's trials; writes the chosen setting as a config",
     "plan": "layout, memory, steps, cost; refuses what cannot work",
     "launch": "write the run directory and submit it",
+    "preflight": "ask every node how it is before ranks start there",
     "status": "where a run or sweep stands",
     "evaluate": "held-out loss and benchmarks of the base and of the last checkpoint",
     "export": "checkpoint -> Hugging Face folder, refused unless its logits are the engine's",
