@@ -32,8 +32,8 @@ class Start:
 
 def begin(run: RunPaths, start: Start, down: Down = lambda _: ()) -> int:
     """Open an attempt and return its number. Records how the last one ended if nobody was left to."""
-    before = run.attempts()
-    number = before[-1].number + 1 if before else 0
+    before = [attempt for attempt in run.attempts() if attempt.begin.is_file()]
+    number = next_number(run)
     step = last_step(run)
     state = _settle(run, before[-1], step, down) if before else RunState(job=start.job)
     continued = bool(state.successor) and state.successor == start.job
@@ -54,6 +54,11 @@ def begin(run: RunPaths, start: Start, down: Down = lambda _: ()) -> int:
     return number
 
 
+def next_number(run: RunPaths) -> int:
+    """A folder where nobody began holds only the preflight of an attempt that is still to come."""
+    return max((attempt.number + 1 for attempt in run.attempts() if attempt.begin.is_file()), default=0)
+
+
 def finished(run: RunPaths) -> Verdict | None:
     """What to say when there is nothing left to train."""
     stop = StopRecord.load(run.stopped) if run.stopped.is_file() else None
@@ -65,7 +70,7 @@ def finished(run: RunPaths) -> Verdict | None:
 def _settle(run: RunPaths, last: AttemptPaths, step: int, down: Down) -> RunState:
     """The state after the last attempt, which is closed here if it could not close itself."""
     state = load_state(run)
-    if last.end.is_file() or not last.begin.is_file():
+    if last.end.is_file():
         return state
     started = AttemptBegin.load(last.begin)
     lost = list(down(started.nodes))

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from cpt.config.run import RunConfig
 from cpt.core.paths import RunPaths
-from slurm import client, deputy, script
+from slurm import client, deputy, preflight, script
 from slurm.environment import ATTEMPT, DEADLINE, master_port
 from slurm.probe import answering
 from slurm.rank import STACKS
@@ -47,6 +47,9 @@ class Place(Protocol):
     restarts: int
     nodes: Sequence[str]
     deadline: float | None
+
+    def examine(self, run: RunPaths, attempt: int) -> dict[str, str]:
+        """Node -> why no rank should start there. Raises `CptError` when not one node says how it is."""
 
     def start(self, run: RunPaths, attempt: int, nodes: Sequence[str]) -> Step:
         """Ranks on these nodes."""
@@ -85,6 +88,13 @@ class Allocation:
     def _deadline(self) -> float | None:
         end = client.end_time(self.config.cluster, self.job)
         return end - self.config.slurm.signal_lead if end else None
+
+    def examine(self, run: RunPaths, attempt: int) -> dict[str, str]:
+        """One task per node, where its ranks would run."""
+        step = script.preflight_step(self.config, run, sys.executable)
+        return preflight.examine(
+            run, self.config, step, attempt, self.nodes, lambda argv: subprocess.Popen(argv, env=self._inherited(), start_new_session=True)
+        )
 
     def start(self, run: RunPaths, attempt: int, nodes: Sequence[str]) -> SrunStep:
         """One srun step, named after its attempt."""
@@ -201,6 +211,10 @@ class Here:
     def __post_init__(self) -> None:
         self.job = f"local-{os.getpid()}"
         self.nodes: Sequence[str] = [socket.gethostname()]
+
+    def examine(self, run: RunPaths, attempt: int) -> dict[str, str]:
+        """Whoever started this is on it."""
+        return {}
 
     def start(self, run: RunPaths, attempt: int, nodes: Sequence[str]) -> LocalStep:
         """All ranks, each with its own log."""

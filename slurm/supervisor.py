@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -23,13 +23,10 @@ from cpt.core.attempts import Action, Ending, Suspects
 from cpt.core.errors import EXIT_DONE, EXIT_RESUME, CptError
 from cpt.core.heartbeat import Heart, Phase, read_beats
 from cpt.core.paths import RunPaths
-from slurm import attempts
+from slurm import attempts, first_error
 from slurm.recovery import Verdict
 from slurm.steps import Allocation, Place, Step
 from slurm.watch import Monitor, Trouble, limits
-
-Examine = Callable[[int, Sequence[str]], dict[str, str]]
-"""(attempt, nodes) -> node -> why it must not be used."""
 
 _NEAR = 120.0
 """Seconds. A stop that comes this close to the deadline is about the time limit (SLURM may send its signal a minute early)."""
@@ -38,12 +35,12 @@ _STACKS = 2.0
 """Seconds that ranks have for writing down their stacks."""
 
 
-def supervise(run: RunPaths, config: RunConfig, place: Place, examine: Examine | None = None) -> Verdict:
+def supervise(run: RunPaths, config: RunConfig, place: Place) -> Verdict:
     """Attempt after attempt, until the run is done or this job cannot go on. A `requeue` is only said here; the caller asks for it."""
     if verdict := attempts.finished(run):
         _say(verdict.message)
         return verdict
-    return Supervisor(run, config, place, examine).keep()
+    return Supervisor(run, config, place).keep()
 
 
 @dataclass
@@ -53,7 +50,6 @@ class Supervisor:
     run: RunPaths
     config: RunConfig
     place: Place
-    examine: Examine | None = None
     told: bool = False
     """SLURM, or a person, wants this job to stop."""
     step: Step | None = None
@@ -74,24 +70,34 @@ class Supervisor:
     def _attempts(self) -> Verdict:
         path, verdict = "requeue" if self.place.restarts else "submit", None
         while True:
-            nodes, spares = self._choose(examined=verdict is not None)
-            if len(nodes) < self.config.slurm.nodes:
-                return self._too_few(path, nodes)
+            try:
+                if verdict is None and self.config.slurm.preflight:
+                    self._preflight()
+                nodes, spares = self._choose()
+            except CptError as error:
+                return self._never_started(path, str(error))
             attempt = attempts.begin(self.run, self._start(path, nodes, spares), self._down)
             verdict = self._attempt(attempt, nodes)
             if verdict.action is not Action.relaunch and (verdict.action is not Action.requeue or self.told or self.place.has_queue):
                 return verdict
             path = "relaunch"
 
-    def _choose(self, examined: bool) -> tuple[list[str], list[str]]:
-        """(nodes for ranks, healthy ones to spare) in SLURM's own order. Before the first attempt every node is asked how it is."""
-        if not examined and self.examine and self.config.slurm.preflight:
-            self.unfit = self.examine(self._next_attempt(), self.place.nodes)
-            for node, why in self.unfit.items():
-                _say(f"{node} is left out: {why}")
-            self._remember_unfit()
-        excluded = {*self.gone, *self.unfit, *attempts.load_suspects(self.run).excluded, *self.place.unfit(self.place.nodes)}
-        healthy = [node for node in self.place.nodes if node not in excluded]
+    def _preflight(self) -> None:
+        """Before the first attempt of a job every node is asked how it is; whoever is unfit is left out and remembered."""
+        self.unfit = self.place.examine(self.run, attempts.next_number(self.run))
+        for node, why in self.unfit.items():
+            _say(f"{node} is left out: {why}")
+        if self.unfit:
+            known = attempts.load_suspects(self.run)
+            Suspects(blamed=known.blamed, excluded=known.excluded | {node: f"preflight: {why}" for node, why in self.unfit.items()}).save(self.run.suspects)
+
+    def _choose(self) -> tuple[list[str], list[str]]:
+        """(nodes for ranks, healthy ones to spare) in SLURM's own order. Raises `CptError` when they are too few."""
+        out = dict.fromkeys(self.gone, "lost") | self.place.unfit(self.place.nodes) | attempts.load_suspects(self.run).excluded | self.unfit
+        healthy = [node for node in self.place.nodes if node not in out]
+        if len(healthy) < self.config.slurm.nodes:
+            reasons = "; ".join(f"{node}: {why}" for node, why in out.items() if node in self.place.nodes)
+            raise CptError(f"{len(healthy)} of {len(self.place.nodes)} nodes can be used, {self.config.slurm.nodes} are needed ({reasons})")
         return healthy[: self.config.slurm.nodes], healthy[self.config.slurm.nodes :]
 
     def _attempt(self, attempt: int, nodes: Sequence[str]) -> Verdict:
@@ -108,7 +114,7 @@ class Supervisor:
         self.step = None
         verdict = self._judge(attempt, nodes, code, trouble, monitor)
         if verdict.ending not in (Ending.done, Ending.stopped, Ending.preempted, Ending.time_limit):
-            pass  # first_error
+            first_error.write(self.run, attempt)
         return verdict
 
     def _watch(self, attempt: int, nodes: Sequence[str], step: Step, monitor: Monitor) -> Trouble | None:
@@ -177,24 +183,13 @@ class Supervisor:
         answering = self.place.answering(nodes)
         return [node for node in nodes if node not in answering]
 
-    def _too_few(self, path: str, nodes: Sequence[str]) -> Verdict:
-        """Not enough of this job's nodes can be used: an attempt that never started, and back to the queue for others."""
-        reasons = "; ".join(f"{node}: {why}" for node, why in self.unfit.items()) or "the others are suspects or lost"
-        message = f"{len(nodes)} of {len(self.place.nodes)} nodes can be used, {self.config.slurm.nodes} are needed ({reasons})"
-        attempt = attempts.begin(self.run, self._start(path, nodes, ()), self._down)
+    def _never_started(self, path: str, message: str) -> Verdict:
+        """An attempt without ranks, counted like any other that brings no progress; other nodes may do better."""
+        attempt = attempts.begin(self.run, self._start(path, self.place.nodes, ()), self._down)
         trouble = Trouble(ending=Ending.launch_failure, nodes=(), ranks=(), message=message)
         verdict = attempts.end(self.run, dataclasses.replace(attempts.gather(self.run, attempt, -1), trouble=trouble), self.config.slurm)
         _say(f"{verdict.ending}, {verdict.action}: {verdict.message}")
         return verdict
-
-    def _remember_unfit(self) -> None:
-        if self.unfit:
-            known = attempts.load_suspects(self.run)
-            Suspects(blamed=known.blamed, excluded=known.excluded | {node: f"preflight: {why}" for node, why in self.unfit.items()}).save(self.run.suspects)
-
-    def _next_attempt(self) -> int:
-        taken = self.run.attempts()
-        return taken[-1].number + 1 if taken else 0
 
     def _start(self, path: str, nodes: Sequence[str], spares: Sequence[str]) -> attempts.Start:
         return attempts.Start(job=self.place.job, restarts=self.place.restarts, nodes=nodes, path=path, spares=spares)
