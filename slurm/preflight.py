@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cpt.config.fingerprint import fingerprint
@@ -66,19 +66,20 @@ def examine(run: RunPaths, config: RunConfig, argv: Sequence[str], attempt: int,
 
 
 def look(run: RunPaths, config: RunConfig, argv: Sequence[str], attempt: int, nodes: Sequence[str], start: Start) -> Findings:
-    """`examine`, with the reports."""
+    """`examine`, with the reports.
+
+    A node that is dead to srun ends the whole step, also on nodes that were still looking: those are asked again, each by a step of its own.
+    """
     paths = run.attempt(attempt)
     request = _ask(run, config, paths)
-    child = start([*on(argv, nodes), "--attempt", str(attempt)])
-    reports: dict[str, NodeReport] = {}
-    try:
-        _collect(reports, paths, request, nodes, child)
-    finally:
-        _end(child, patience=_LAG if len(reports) == len(nodes) else 0.0)
-    if not reports:
-        how = f"its step ended with {child.returncode}" if child.returncode else "nothing came within the time"
-        raise CptError(f"preflight: none of {len(nodes)} nodes reported in {request.seconds:g} s, {how}; slurm.preflight=false goes without")
-    return Findings(nodes=nodes, reports=reports, unfit=judge(reports, nodes, request.seconds))
+    inquiry = _Inquiry(paths, request.token, nodes, time.monotonic() + request.seconds)
+    line = [*argv, "--attempt", str(attempt)]
+    inquiry.wait([start(on(line, nodes))])
+    if len(nodes) > 1 and inquiry.missing and time.monotonic() < inquiry.deadline:
+        inquiry.wait([start(on(line, [node])) for node in inquiry.missing])
+    if not inquiry.reports:
+        raise CptError(f"preflight: none of {len(nodes)} nodes reported, so it is not they who fail; slurm.preflight=false goes without")
+    return Findings(nodes=nodes, reports=inquiry.reports, unfit=judge(inquiry.reports, nodes))
 
 
 def rehearse(config: RunConfig, folder: Path | None) -> Findings:
@@ -112,11 +113,11 @@ def in_a_job(config: RunConfig, command: Sequence[str]) -> int:
     return subprocess.run(["salloc", *flags, *command], env=client.environment(config.cluster), check=False).returncode
 
 
-def judge(reports: Mapping[str, NodeReport], nodes: Sequence[str], seconds: float) -> dict[str, str]:
+def judge(reports: Mapping[str, NodeReport], nodes: Sequence[str]) -> dict[str, str]:
     """Node -> its problems in one line. Silence is one, and so is a version that most of the others do not have."""
     ordered = [reports[node] for node in nodes if node in reports]
     odd = _odd_ones(ordered)
-    reasons = {node: [f"no report within {seconds:g} s"] for node in nodes if node not in reports}
+    reasons = {node: ["did not report"] for node in nodes if node not in reports}
     reasons |= {report.node: [*report.problems, *odd.get(report.node, ())] for report in ordered}
     return {node: "; ".join(reasons[node]) for node in nodes if reasons[node]}
 
@@ -175,19 +176,39 @@ def _ask(run: RunPaths, config: RunConfig, paths: AttemptPaths) -> PreflightRequ
     return request
 
 
-def _collect(reports: dict[str, NodeReport], paths: AttemptPaths, request: PreflightRequest, nodes: Sequence[str], child: subprocess.Popen[bytes]) -> None:
-    """Fill `reports` until all have reported, the time is over, or nobody is left who could."""
-    deadline = time.monotonic() + request.seconds
-    while True:
-        for node in nodes:
-            if node not in reports and (path := report_path(paths, node)).is_file() and (report := NodeReport.load(path)).token == request.token:
-                reports[node] = report
-        now = time.monotonic()
-        if len(reports) == len(nodes) or now >= deadline:
-            return
-        if child.poll() is not None:
-            deadline = min(deadline, now + _LAG)
-        time.sleep(_LOOK)
+@dataclass
+class _Inquiry:
+    """Reports of one preflight as they come in. `deadline` on the monotonic clock."""
+
+    paths: AttemptPaths
+    token: str
+    nodes: Sequence[str]
+    deadline: float
+    reports: dict[str, NodeReport] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> list[str]:
+        """Nodes that have not reported, in order."""
+        return [node for node in self.nodes if node not in self.reports]
+
+    def wait(self, children: Sequence[subprocess.Popen[bytes]]) -> None:
+        """Until all have reported, the time is over, or nobody is left who could."""
+        until = self.deadline
+        try:
+            while self._read() and time.monotonic() < until:
+                if all(child.poll() is not None for child in children):
+                    until = min(until, time.monotonic() + _LAG)
+                time.sleep(_LOOK)
+        finally:
+            for child in children:
+                _end(child, patience=0.0 if self.missing else _LAG)
+
+    def _read(self) -> list[str]:
+        for node in self.missing:
+            path = report_path(self.paths, node)
+            if path.is_file() and (report := NodeReport.load(path)).token == self.token:
+                self.reports[node] = report
+        return self.missing
 
 
 def _end(child: subprocess.Popen[bytes], patience: float) -> None:
