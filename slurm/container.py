@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from cpt.config.run import RunConfig
-from cpt.config.running import Runtime
+from cpt.config.running import Runtime, mount_separators
 from cpt.core.errors import Problem, UserError
 
 _MEETING = ("MASTER_ADDR", "MASTER_PORT")
+"""enroot's hook for images with PyTorch sets its own otherwise: the same port for every attempt of a job."""
 
 
 def inside(config: RunConfig, folder: Path) -> list[list[str]]:
@@ -53,15 +54,17 @@ def _mounts(config: RunConfig, folder: Path) -> list[str]:
     """The checkout, the run root, the folders of weights and data, and where links on the way to them lead: each at its own path."""
     runs = config.runs
     places: list[Path] = []
+    refused = mount_separators(config.cluster.runtime)
     for path in (folder, runs.root, runs.base(config.model.name), runs.data(config.corpus.name).root):
         for place in (path, path.resolve()):
             if not any(place.is_relative_to(known) for known in places):
-                places.append(_mountable(place))
+                places.append(_mountable(place, refused))
     return [*(f"{place}:{place}" for place in places), *config.cluster.mounts]
 
 
-def _mountable(path: Path) -> Path:
-    if set(str(path)) & {":", ","}:
-        why = "a container's mounts are written as source:target, with commas between"
-        raise UserError(Problem(where=str(path), what="has a colon or a comma", why=why, fix="run_root=<a folder without>, and a checkout without"))
+def _mountable(path: Path, refused: str) -> Path:
+    if found := set(str(path)) & set(refused):
+        what = f"has {' '.join(sorted(map(repr, found)))}"
+        fix = "run_root=<a folder without>, and a checkout in one"
+        raise UserError(Problem(where=str(path), what=what, why="the container runtime would take its mounts apart there", fix=fix))
     return path

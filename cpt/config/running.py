@@ -28,6 +28,11 @@ class Runtime(StrEnum):
     pyxis = "pyxis"  # NVIDIA's plugin for srun, over enroot
 
 
+def mount_separators(runtime: Runtime) -> str:
+    """Characters that cannot be in a mounted path. pyxis has a shell echo its mounts into a table with spaces between columns."""
+    return ':,"$`\\ \t\n' if runtime is Runtime.pyxis else ":,"
+
+
 @dataclass(kw_only=True, slots=True)
 class ClusterConfig(Section):
     """Facts about the machines; nothing about one run."""
@@ -97,8 +102,9 @@ class ClusterConfig(Section):
         if inside and self.scheduler is Scheduler.local:
             yield Problem(where="runtime", what=f"is {self.runtime}", why="the local scheduler starts ranks on this machine as they are", fix="runtime=bare")
         for mount in self.mounts:
-            if not re.fullmatch(r"/[^:,]*:/[^:,]*(:[^:,]+)?", mount):
-                why = "both sides are absolute paths without colon or comma"
+            part = f"[^{re.escape(mount_separators(self.runtime))}]"
+            if not re.fullmatch(rf"/{part}*:/{part}*(:{part}+)?", mount):
+                why = "both sides are absolute paths without what the runtime takes them apart at"
                 yield Problem(where="mounts", what=repr(mount), why=why, fix="mounts=['/source:/target','/source:/target:ro']")
 
 

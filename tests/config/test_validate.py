@@ -107,6 +107,8 @@ def test_each_rank_of_a_node_has_its_place() -> None:
         (["cluster.image=/x.sif"], "cluster.runtime"),
         (["cluster.runtime=apptainer", "cluster.image=/x.sif", "cluster.mounts=[data:/data]"], "cluster.mounts"),
         (["cluster.runtime=apptainer", "cluster.image=/x.sif", "cluster.mounts=['/a:/b,/c:/d']"], "cluster.mounts"),
+        (["cluster.runtime=pyxis", "cluster.image=/x.sqsh", "cluster.mounts=['/a b:/b']"], "cluster.mounts"),
+        (["cluster.runtime=pyxis", "cluster.image=/x.sqsh", "cluster.mounts=['/a$(id):/b']"], "cluster.mounts"),
         (["cluster.max_time=soon"], "cluster.max_time"),
         (["cluster.gpu_hour_price=-1"], "cluster.gpu_hour_price"),
         (["+cluster.environment.a-b=1"], "cluster.environment"),

@@ -49,18 +49,24 @@ def fakes(tmp_path: Path) -> Path:
 
 def config_of(runtime: Runtime, tmp_path: Path) -> RunConfig:
     config = compose_config(["experiment=demo", "cluster.secrets=[HF_TOKEN]", "fabric=ethernet"], validated=False)
-    config.run_root = str(tmp_path / "runs of 'mine' $(touch pwned)")
+    config.run_root = str(tmp_path / ("runs" if runtime is Runtime.pyxis else "runs of 'mine' $(touch pwned)"))
     config.cluster.runtime = runtime
     config.cluster.image = "" if runtime is Runtime.bare else f"/images/{NASTY}"
-    config.cluster.mounts = [] if runtime is Runtime.bare else ["/models of $HOME:/models of $HOME:ro"]
+    config.cluster.mounts = {Runtime.bare: [], Runtime.apptainer: ["/models of $HOME:/models of $HOME:ro"], Runtime.pyxis: ["/models:/models:ro+rprivate"]}[
+        runtime
+    ]
     config.cluster.environment = {"GREETING": NASTY, "NCCL_IB_HCA": "=mlx5_0,mlx5_1"}
     config.cluster.cpu_bind = "map_ldom:0,0,1"
     return config
 
 
+def checkout(config: RunConfig, tmp_path: Path) -> Path:
+    return tmp_path / ("checkout" if config.cluster.runtime is Runtime.pyxis else "check out")
+
+
 def execute(config: RunConfig, fakes: Path, tmp_path: Path) -> dict[str, object]:
     """The rendered script, by bash; what each program got."""
-    folder = tmp_path / "check out"
+    folder = checkout(config, tmp_path)
     folder.mkdir()
     run = RunPaths(Path(config.run_root) / "100% it")
     text = render(config, run, Origin(python=str(fakes / "supervisor"), folder=folder), [str(fakes / "rank"), NASTY, ""])
@@ -87,16 +93,18 @@ def test_arguments_and_variables_arrive_intact(runtime: Runtime, fakes: Path, tm
 
 
 def test_pyxis_gets_image_mounts_folder_and_names(fakes: Path, tmp_path: Path) -> None:
-    config, folder = config_of(Runtime.pyxis, tmp_path), tmp_path / "check out"
+    config = config_of(Runtime.pyxis, tmp_path)
+    folder = checkout(config, tmp_path)
     options = dict(word.split("=", 1) for word in execute(config, fakes, tmp_path)["srun"] if "=" in word)  # type: ignore[attr-defined]
     assert options["--container-image"] == f"/images/{NASTY}"
-    assert options["--container-mounts"].split(",") == [f"{folder}:{folder}", f"{config.run_root}:{config.run_root}", "/models of $HOME:/models of $HOME:ro"]
+    assert options["--container-mounts"].split(",") == [f"{folder}:{folder}", f"{config.run_root}:{config.run_root}", "/models:/models:ro+rprivate"]
     assert options["--container-workdir"] == str(folder)
     assert {"HF_TOKEN", "GREETING", "NCCL_IB_DISABLE", "MASTER_ADDR"} <= set(options["--container-env"].split(","))
 
 
 def test_apptainer_gets_binds_folder_and_image(fakes: Path, tmp_path: Path) -> None:
-    config, folder = config_of(Runtime.apptainer, tmp_path), tmp_path / "check out"
+    config = config_of(Runtime.apptainer, tmp_path)
+    folder = checkout(config, tmp_path)
     got = execute(config, fakes, tmp_path)
     binds = [f"--bind={place}" for place in (f"{folder}:{folder}", f"{config.run_root}:{config.run_root}", "/models of $HOME:/models of $HOME:ro")]
     assert got["apptainer"] == [f"--pwd={folder}", *binds, f"/images/{NASTY}"], "no --nv without GPUs"
@@ -123,10 +131,21 @@ def test_weights_that_lie_elsewhere_are_mounted_too(tmp_path: Path) -> None:
     assert len([word for word in words if word.startswith("--bind")]) == 4, "what lies below a mounted folder is not mounted again"
 
 
-@pytest.mark.parametrize("runtime", [Runtime.apptainer, Runtime.pyxis])
-def test_a_folder_that_cannot_be_mounted_is_named(runtime: Runtime, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="colon or a comma"):
-        inside(config_of(runtime, tmp_path), Path("/check,out"))
+@pytest.mark.parametrize(
+    ("runtime", "folder"),
+    [
+        (Runtime.apptainer, "/a,b"),
+        (Runtime.apptainer, "/a:b"),
+        (Runtime.pyxis, "/a,b"),
+        (Runtime.pyxis, "/a b"),
+        (Runtime.pyxis, "/a$(touch pwned)"),
+        (Runtime.pyxis, '/a"b'),
+    ],
+)
+def test_a_folder_that_cannot_be_mounted_is_named(runtime: Runtime, folder: str, tmp_path: Path) -> None:
+    """pyxis hands its mounts to a shell on the node, in a list with spaces between."""
+    with pytest.raises(UserError, match="would take its mounts apart"):
+        inside(config_of(runtime, tmp_path), Path(folder))
 
 
 def test_a_preflight_runs_where_ranks_run(tmp_path: Path) -> None:
