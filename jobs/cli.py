@@ -14,13 +14,15 @@ VERBS = {
     "plan": "layout, memory, steps, cost; refuses what cannot work",
     "launch": "write the run directory and submit it",
     "preflight": "ask every node how it is before ranks start there",
-    "status": "where a run or sweep stands",
+    "status": "what a run or sweep does, how far it is, what it cost",
+    "why": "what failed last, where first, and what was done about it",
+    "resume": "show what the next attempt would start from, and submit it",
     "evaluate": "held-out loss and benchmarks of the base and of the last checkpoint",
     "export": "checkpoint -> Hugging Face folder, refused unless its logits are the engine's",
     "report": "one self-contained report.html",
     "sync": "copy a run's journal to MLflow",
     "config": "show a composed config with every key",
-    "devcluster": "a real SLURM on this machine: start, stop, kill a node",
+    "devcluster": "a real SLURM on this machine, whose nodes can be killed, cut off and spoiled",
     "demo": "the whole job on real text",
 }
 

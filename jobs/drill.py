@@ -48,8 +48,8 @@ def follow(run: RunPaths, say: Say, reached: Callable[[Iterable[int]], bool]) ->
         if turn % 30 == 29:
             state = standing.of_run(run)
             say(f"step {max(steps, default=0)}  checkpoint {state.checkpoint}  {state.queue or 'no job in the queue'}")
-            if not state.queue and not state.outcome.startswith("done"):
-                raise CptError(f"{run.root.name} is not in the queue and not done: cpt status {run.root}")
+            if state.state in standing.OVER and state.state is not standing.State.done:
+                raise CptError(f"{run.root.name} is {state.state}: {state.why}; cpt why {run.root}")
         time.sleep(1)
 
 
