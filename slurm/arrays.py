@@ -1,132 +1,115 @@
-"""Trials -> one submitit job array. Each trial is a run directory; a task resumes it from disk, never from its pickle."""
+"""Trials -> one submitit job array. Each trial is a run directory; a task runs the supervisor on it, which resumes from disk."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import signal
-import subprocess
+import shlex
+import sys
 import time
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from cpt.config.run import RunConfig
 from cpt.config.running import Scheduler
 from cpt.config.seal import read_config
-from cpt.core.artifacts import sha256_json
-from cpt.core.attempts import AttemptBegin
-from cpt.core.errors import EXIT_RESUME, CptError
+from cpt.core.artifacts import Artifact, sha256_json
 from cpt.core.paths import RunPaths, SweepPaths
-from slurm import client, local, process, recovery, script
-from slurm.environment import ATTEMPT, master_port
-from slurm.recovery import Action
-from slurm.submit import JobRecord
+from slurm import client, local, process, script, supervisor
+from slurm.submit import JobRecord, is_done
 
-_MEETING = 60.0
-"""Seconds that other ranks wait for rank 0 to open the attempt."""
+WRITERS = 16
+"""Threads that write files of trials: each file waits for its disk."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Submission(Artifact):
+    """One array (`submitit/<number>/submission.json`), written before sbatch is called: its tasks are found again by `name`, whoever died."""
+
+    name: str
+    """Of the job."""
+    trials: list[int]
+    """Index of the trial that each task runs."""
+    fingerprints: list[str]
+    """Of those trials' configs."""
+    job: str = ""
+    """Id of the array; empty when its submitter did not live to know it."""
+
+
+@dataclass(frozen=True)
 class Trial:
-    """What one task of the array runs: the training command of a run directory, as a child. Raises, so that SLURM sees FAILED."""
+    """What every task of an array runs, in the batch process of its allocation, where SLURM's signals arrive."""
 
-    def __init__(self, run: Path, rank_command: Sequence[str] = ()) -> None:
-        self.run = run
-        self.rank_command = tuple(rank_command)
-        self._child: subprocess.Popen[bytes] | None = None
-        self._told = False
+    sweep: Path
+    number: int
+    """Of the submission."""
+    rank_command: Sequence[str] = ()
 
     def __call__(self) -> str:
-        """Returns how it ended. Raises `CptError` when recovery says fail or hold."""
-        import submitit
-
-        job, run = submitit.JobEnvironment(), RunPaths(self.run)
-        config = read_config(run.config)
-        # Not submitit's own handlers: they would requeue from the pickle while the child is still saving.
-        signal.signal(signal.SIGUSR2, self._stop)
-        attempt = _open(run, config, job)
-        if attempt < 0:
-            return "was finished"
-        code = self._rank(run, config, attempt, job)
-        if job.global_rank == 0:
-            return self._close(run, config, attempt, code, job.job_id)
-        if code not in (0, EXIT_RESUME):
-            raise CptError(f"rank {job.global_rank} ended with {code}")
-        return f"rank {job.global_rank} ended with {code}"
-
-    def _rank(self, run: RunPaths, config: RunConfig, attempt: int, job: Any) -> int:
-        meeting = {"MASTER_ADDR": str(job.hostnames[0]), "MASTER_PORT": str(master_port(job.job_id, attempt))}
-        fixed = {ATTEMPT: str(attempt), "PYTHONUNBUFFERED": "1"}
-        command = script.rank_argv(run, rank_command=self.rank_command)
-        with open(run.attempt(attempt).log(job.global_rank), "ab") as log:
-            environment = os.environ | script.environment(config) | meeting | fixed
-            self._child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
-            if self._told:
-                self._child.send_signal(signal.SIGUSR2)
-            while (code := self._child.poll()) is None:  # `wait` holds a lock that the handler needs
-                time.sleep(0.1)
-        return code
-
-    def _close(self, run: RunPaths, config: RunConfig, attempt: int, code: int, job_id: str) -> str:
-        evidence = recovery.gather(run, attempt, code, self._told)
-        lost = client.lost_nodes(config.cluster, AttemptBegin.load(run.attempt(attempt).begin).nodes)
-        verdict = recovery.end(run, dataclasses.replace(evidence, lost_nodes=lost), config.slurm)
-        if verdict.action is Action.requeue:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            client.requeue(config.cluster, job_id)
-            time.sleep(60)  # which the requeue ends
-        if verdict.action is not Action.done:
-            raise CptError(f"{verdict.action}: {verdict.message}")
-        return verdict.message
-
-    def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        self._told = True
-        if self._child and self._child.poll() is None:
-            self._child.send_signal(signal.SIGUSR2)
+        """Ends the process with the supervisor's exit code when that is not 0, so that SLURM sees FAILED."""
+        sweep, task = SweepPaths(self.sweep), int(os.environ["SLURM_ARRAY_TASK_ID"])
+        run = sweep.trial(Submission.load(_record(sweep, self.number)).trials[task])
+        _remember(run, f"{os.environ['SLURM_ARRAY_JOB_ID']}_{task}")
+        step = script.rank_step(read_config(run.config), run, sys.executable, self.rank_command)
+        if code := supervisor.main(["--run", str(run.root), "--", *step]):
+            sys.exit(code)
+        return "done"
 
 
-def _open(run: RunPaths, config: RunConfig, job: Any) -> int:
-    """Rank 0 opens the attempt, the others wait until it has. -1 when the trial is finished. Raises `CptError` when it is held."""
-    job_id, restarts = str(job.job_id), int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    if job.global_rank == 0:
-        down = partial(client.lost_nodes, config.cluster)
-        nothing, attempt = recovery.begin(run, job=job_id, restarts=restarts, nodes=list(job.hostnames), limits=config.slurm, down=down)
-        if nothing and nothing.action is not Action.done:
-            raise CptError(nothing.message)
-        return attempt
-    deadline = time.monotonic() + _MEETING
-    while time.monotonic() < deadline:
-        attempts = run.attempts()
-        if attempts and attempts[-1].begin.is_file():
-            opened = AttemptBegin.load(attempts[-1].begin)
-            if (opened.job, opened.restarts) == (job_id, restarts):
-                return opened.number
-        time.sleep(0.1)
-    raise CptError(f"rank 0 did not open an attempt within {_MEETING:.0f} s")
-
-
-def submit_trials(config: RunConfig, sweep: SweepPaths, runs: Sequence[RunPaths], rank_command: Sequence[str] = ()) -> str:
-    """Submit these trials as one array that runs `slurm.array_parallelism` at a time; returns its job id, at once."""
+def submit_trials(config: RunConfig, sweep: SweepPaths, trials: Mapping[int, str], rank_command: Sequence[str] = ()) -> str:
+    """Submit these trials (index -> fingerprint) as one array, `slurm.array_parallelism` at a time; returns its job id, at once."""
+    number = len(submissions(sweep))
+    record = Submission(name=f"{job_name(sweep)}.{number:03d}", trials=list(trials), fingerprints=list(trials.values()))
+    record.save(_record(sweep, number))
     if config.cluster.scheduler is Scheduler.local:
-        return _submit_local(config, sweep, runs, rank_command)
-    import submitit
+        job = _submit_local(config, sweep, [sweep.trial(index) for index in trials], rank_command)
+    else:
+        job = _submit_slurm(config, sweep, number, record, rank_command)
+    dataclasses.replace(record, job=job).save(_record(sweep, number))
+    return job
+
+
+def submissions(sweep: SweepPaths) -> list[Submission]:
+    """All arrays of this sweep, oldest first."""
+    return [Submission.load(path) for path in sorted(sweep.submissions.glob("*/submission.json"))]
+
+
+def job_name(sweep: SweepPaths) -> str:
+    """What the names of a sweep's arrays begin with, wherever it lies."""
+    return f"{sweep.root.name}.{sha256_json(str(sweep.root))[:6]}"
+
+
+def _record(sweep: SweepPaths, number: int) -> Path:
+    return sweep.submissions / f"{number:03d}" / "submission.json"
+
+
+def _submit_slurm(config: RunConfig, sweep: SweepPaths, number: int, record: Submission, rank_command: Sequence[str]) -> str:
+    from slurm.executor import ArrayExecutor
 
     with client.using(config.cluster):
-        executor = submitit.SlurmExecutor(folder=sweep.submissions)
-        executor.update_parameters(**_parameters(config, sweep))
-        jobs = executor.map_array(Trial.__call__, [Trial(run.root, rank_command) for run in runs])
-    now = time.time()
-    for run, job in zip(runs, jobs, strict=True):
-        JobRecord(id=job.job_id, scheduler="slurm", time=now).save(run.job)
-    return str(jobs[0].job_id).partition("_")[0]
+        # `exec`: SLURM sends `--signal=B:` to the batch shell, which must be the supervisor.
+        executor = ArrayExecutor(_record(sweep, number).parent, python=f"exec {shlex.quote(sys.executable)}")
+        executor.update_parameters(**_parameters(config, record.name))
+        job = executor.submit_tasks(Trial(sweep.root, number, tuple(rank_command)), len(record.trials))
+    runs = [(sweep.trial(index), f"{job}_{task}") for task, index in enumerate(record.trials)]
+    with ThreadPoolExecutor(WRITERS) as pool:
+        list(pool.map(_remember, *zip(*runs, strict=True)))
+    return job
+
+
+def _remember(run: RunPaths, job: str) -> None:
+    """By the submitter, and by the task itself in case that died."""
+    if not run.job.is_file() or JobRecord.load(run.job).id != job:
+        JobRecord(id=job, scheduler="slurm", time=time.time()).save(run.job)
 
 
 def _submit_local(config: RunConfig, sweep: SweepPaths, runs: Sequence[RunPaths], rank_command: Sequence[str]) -> str:
     """As many supervisors as may run at once, each with its part of the trials, one after the other."""
     lanes = [list(runs[first :: config.slurm.array_parallelism]) for first in range(min(len(runs), config.slurm.array_parallelism))]
-    pids = local.start(sweep.submissions, [local.Supervisor([run.root for run in lane], rank_command) for lane in lanes])
+    pids = local.start(sweep.submissions, [local.Supervised([run.root for run in lane], rank_command) for lane in lanes])
     now = time.time()
     for pid, lane in zip(pids, lanes, strict=True):
         for run in lane:
@@ -134,32 +117,70 @@ def _submit_local(config: RunConfig, sweep: SweepPaths, runs: Sequence[RunPaths]
     return str(pids[0])
 
 
-def _parameters(config: RunConfig, sweep: SweepPaths) -> dict[str, Any]:
-    """submitit's words for what `slurm.script` writes for a single run."""
-    cluster, slurm = config.cluster, config.slurm
-    optional = {"partition": cluster.partition, "account": cluster.account, "exclude": ",".join(slurm.exclude), "gpus_per_node": cluster.gpus_per_node}
-    return {name: value for name, value in optional.items() if value} | {
-        "job_name": f"{sweep.root.name}.{sha256_json(str(sweep.root))[:6]}",
+def _parameters(config: RunConfig, name: str) -> dict[str, Any]:
+    """submitit's words for what `slurm.script` writes for a single run; what it has no word for goes as sbatch names it."""
+    slurm = config.slurm
+    options = {
+        "requeue" if slurm.requeue else "no-requeue": "",
+        "chdir": str(Path.cwd()),
+        **script.placement(config),
+        "ntasks-per-node": str(slurm.tasks_per_node),
+        "cpus-per-task": str(slurm.cpus_per_task),
+        "time": slurm.time,
+        "signal": f"B:USR2@{slurm.signal_lead}",
+        **slurm.extra,
+    }
+    return {
+        "job_name": name,
         "time": max(1, round(slurm.minutes)),
-        "nodes": slurm.nodes,
-        "ntasks_per_node": slurm.tasks_per_node,
-        "cpus_per_task": slurm.cpus_per_task,
-        "signal_delay_s": slurm.signal_lead,
         "array_parallelism": slurm.array_parallelism,
         "stderr_to_stdout": True,
         "setup": list(script.setup(config)),
-        "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={slurm.cpus_per_task}"],
-        "additional_parameters": {"requeue": True, "chdir": str(Path.cwd())} | slurm.extra,
+        "use_srun": False,
+        "wckey": None,
+        "additional_parameters": {option: value or True for option, value in options.items()},
     }
 
 
-def active(config: RunConfig, runs: Iterable[RunPaths]) -> dict[Path, str]:
-    """Of the trials, those that wait or run now, with their state."""
-    records = {run.root: JobRecord.load(run.job) for run in runs if run.job.is_file()}
-    records = {root: record for root, record in records.items() if record.scheduler == config.cluster.scheduler}
+def active(config: RunConfig, runs: Sequence[RunPaths]) -> dict[Path, str]:
+    """Of a sweep's trials, those that wait or run now, with their state. Raises `CptError` when the scheduler does not answer."""
+    return {root: job.state for root, job in queued(config, runs).items()}
+
+
+def queued(config: RunConfig, runs: Sequence[RunPaths]) -> dict[Path, client.Job]:
+    """Of a sweep's trials, those that wait or run now, with their job; found by the names of jobs, whether or not their submitter came to write ids."""
     if config.cluster.scheduler is Scheduler.local:
-        live = (root for root, record in records.items() if process.lives(process.ProcessRecord(pid=int(record.id), started=record.started)))
-        return dict.fromkeys(live, "RUNNING")
-    arrays = {record.id.partition("_")[0] for record in records.values()}
-    known = {job.id: job.state for array in sorted(arrays) for job in client.jobs(config.cluster, job_id=array)}
-    return {root: known[record.id] for root, record in records.items() if record.id in known}
+        return {run.root: job for run in runs if (job := _local_job(run))}
+    found: dict[Path, client.Job] = {}
+    waiting = [run for run in runs if not is_done(run)]
+    for sweep in dict.fromkeys(SweepPaths(run.root.parents[1]) for run in waiting):
+        for record in submissions(sweep):
+            tasks = client.jobs(config.cluster, name=record.name)
+            found |= {sweep.trial(record.trials[int(task.id.partition("_")[2])]).root: task for task in tasks}
+    wanted = {run.root for run in waiting}
+    return {root: job for root, job in found.items() if root in wanted} | dict(_alone(config, [run for run in waiting if run.root not in found]))
+
+
+def _alone(config: RunConfig, runs: Sequence[RunPaths]) -> Iterator[tuple[Path, client.Job]]:
+    """Trials whose own script is queued: by the supervisor, where users may not requeue, or by hand."""
+    begun = [run for run in runs if run.state.is_file()]
+    if begun and client.jobs(config.cluster, name=",".join(map(script.job_name, begun))):
+        yield from ((run.root, job) for run in begun for job in client.jobs(config.cluster, name=script.job_name(run)))
+
+
+def _local_job(run: RunPaths) -> client.Job | None:
+    record = JobRecord.load(run.job) if run.job.is_file() else None
+    if record is None or record.scheduler != Scheduler.local or is_done(run):
+        return None
+    lives = process.lives(process.ProcessRecord(pid=int(record.id), started=record.started))
+    return client.Job(id=record.id, state="RUNNING", reason="None", nodes="this machine") if lives else None
+
+
+def cancel(config: RunConfig, sweep: SweepPaths) -> None:
+    """Take all arrays of this sweep out of the queue."""
+    import submitit
+
+    with client.using(config.cluster):
+        for record in submissions(sweep):
+            if record.job:
+                submitit.SlurmJob(folder=sweep.submissions, job_id=record.job).cancel(check=False)

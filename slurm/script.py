@@ -82,7 +82,10 @@ def job_name(run: RunPaths) -> str:
 def placement(config: RunConfig) -> dict[str, str]:
     """Options of sbatch and salloc that say where a job runs, spares included, by long name; an empty value is a switch."""
     cluster, slurm = config.cluster, config.slurm
-    options = {"nodes": str(slurm.nodes + slurm.spare_nodes)}
+    most = slurm.nodes + slurm.spare_nodes
+    options = {"nodes": f"{slurm.nodes}-{most}" if slurm.spare_nodes else str(most)}
+    if most > 1:  # the loss of a node ends its ranks, not the job; of a lone node it must end the job, for nobody is left to notice
+        options["no-kill"] = ""
     if cluster.gpus_per_node:
         options |= {"gpus-per-node": str(cluster.gpus_per_node), "exclusive": ""}
     options |= {name: value for name, value in (("partition", cluster.partition), ("account", cluster.account)) if value}
@@ -92,11 +95,9 @@ def placement(config: RunConfig) -> dict[str, str]:
 
 
 def _directives(config: RunConfig, run: RunPaths, origin: Origin) -> Iterator[str]:
-    """`--no-kill` always: the loss of a node ends its ranks, not the job, and the supervisor goes on with the others."""
     slurm = config.slurm
     options: dict[str, str] = {
         "requeue" if slurm.requeue else "no-requeue": "",
-        "no-kill": "",
         "job-name": job_name(run),
         "dependency": "singleton",
         "chdir": str(origin.folder),

@@ -112,7 +112,7 @@ class Allocation:
     def guard(self, run: RunPaths, healthy: Sequence[str]) -> None:
         """Where SLURM would not notice the loss of this host (`--no-kill`), somebody on another node must."""
         others = [node for node in healthy if node != self.host]
-        if not self.config.slurm.spare_nodes or not others or (self._deputy and self._deputy_node in others and self._deputy.poll() is None):
+        if not others or (self._deputy and self._deputy_node in others and self._deputy.poll() is None):
             return
         self._deputy_node = others[-1]
         step = [

@@ -127,7 +127,7 @@ def test_sixty_nodes_and_two_spare(scheduler: Scheduler, tmp_path: Path, capsys:
     root = tmp_path / "runs"
     assert launch.main(["experiment=ellama_70b", "cluster=h100_ib", "slurm.spare_nodes=2", f"run_root={root}", "--dry-run"]) == 0
     shown = capsys.readouterr().out
-    assert "#SBATCH --nodes=62\n" in shown and "--nodes=60 --ntasks=480 --ntasks-per-node=8" in shown and "spare_nodes: 2" in shown
+    assert "#SBATCH --nodes=60-62\n" in shown and "--nodes=60 --ntasks=480 --ntasks-per-node=8" in shown and "spare_nodes: 2" in shown
     assert "TORCH_NCCL_DUMP_ON_TIMEOUT" in shown, "h100_ib runs over fabric=infiniband"
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""A real cluster of four nodes for the whole session, and runs on it whose ranks are `stand_in.py` instead of torch."""
+"""A real cluster for the whole session, and runs on it whose ranks are `stand_in.py` instead of torch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pytest
@@ -18,16 +19,23 @@ from cpt.config.seal import write_config
 from cpt.core.artifacts import write_text
 from cpt.core.attempts import AttemptBegin, AttemptEnd
 from cpt.core.paths import RunPaths
+from cpt.tracking.journal import read_lines
 from slurm import client
 from slurm.devcluster import DevCluster, can_run
 from slurm.script import Origin, render
 
 STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in.py")))
 
-SMALL = ["train.train_tokens=81920", "slurm.time=10:00"]
+SMALL = ["train.train_tokens=81920", "slurm.time=10:00", "slurm.heartbeat_seconds=0.5", "slurm.silence_seconds=4", "slurm.kill_seconds=5"]
+"""As quick to notice as is safe on a busy machine with two cores."""
+
+NODES = 24
+
+COMPOSING = Lock()
+"""Hydra's state is global, and faults are played side by side."""
 
 
-def wait_for(ready: Callable[[], Any], what: str, seconds: float = 120.0) -> Any:
+def wait_for(ready: Callable[[], Any], what: str, seconds: float = 150.0) -> Any:
     """The first true value; fails, naming `what`, when there is none in time."""
     deadline = time.monotonic() + seconds
     while not (value := ready()):
@@ -62,6 +70,11 @@ class Submitted:
     def ends(self) -> list[AttemptEnd]:
         return [AttemptEnd.load(attempt.end) for attempt in self.run.attempts() if attempt.end.is_file()]
 
+    def rows(self, attempt: int) -> list[dict[str, Any]]:
+        """The journaled steps of one attempt."""
+        path = self.run.metrics(attempt)
+        return list(read_lines(path)) if path.is_file() else []
+
     def log(self) -> str:
         return self.run.job_log.read_text() if self.run.job_log.is_file() else ""
 
@@ -72,7 +85,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevCluster]:
     if not possible:
         pytest.skip(why)
     cluster = DevCluster(tmp_path_factory.mktemp("cluster"))
-    cluster.start(4)
+    cluster.start(NODES)
     yield cluster
     cluster.stop()
 
@@ -88,10 +101,11 @@ def start(on_cluster: list[str], tmp_path_factory: pytest.TempPathFactory) -> Ca
     root = tmp_path_factory.mktemp("runs with space")
 
     def submit(name: str, overrides: list[str] | None = None, **how: Any) -> Submitted:
-        config = compose_config([*on_cluster, "slurm.nodes=2", "slurm.tasks_per_node=2", *(overrides or [])])
+        with COMPOSING:
+            config = compose_config([*on_cluster, "slurm.nodes=2", "slurm.tasks_per_node=2", *(overrides or [])])
         run = RunPaths(root / name)
         write_config(config, run.config)
-        behave(run, **how)
+        behave(run, **({"steps": 60, "save_every": 5, "seconds": 0.15} | how))
         write_text(run.script, render(config, run, Origin(), STAND_IN))
         return Submitted(config, run, client.submit(config.cluster, run.script))
 
