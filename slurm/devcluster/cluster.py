@@ -1,24 +1,27 @@
-"""Start, stop, and pull the plug of single nodes. Everything that runs is found again by recorded pid."""
+"""Start, stop, and break single nodes in every way a real one breaks. Everything that runs is found again by recorded pid."""
 
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import signal
 import socket
-import subprocess
+import stat
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from cpt.core.artifacts import write_bytes, write_text
+from cpt.core.artifacts import write_text
 from cpt.core.errors import CptError, Problem, UserError
 from slurm import process
-from slurm.devcluster.layout import ClusterFiles, ClusterLayout, hosts, slurm_conf
+from slurm.devcluster import accounting as books
+from slurm.devcluster import daemons, network, settings
+from slurm.devcluster.layout import ClusterFiles, ClusterLayout, hosts
 from slurm.devcluster.rights import SEARCH, can_isolate, can_run
 
-_CONTROLLER = "slurmctld"
-_MUNGE = "munged"
+KINDS = ("prolog", "health")
+"""How a node can be bad: its prolog fails when a job comes, or its health check finds it sick."""
+
 _SLOTS = 20
 
 
@@ -42,15 +45,14 @@ class DevCluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """For clients and daemons: the caller's, without a job it may itself run in."""
-        own = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_", "SRUN_"))}
-        return own | {"SLURM_CONF": str(self.files.slurm_conf), "PATH": SEARCH}
+        """For its clients: the caller's, without a job it may itself run in."""
+        return daemons.environment(self.files)
 
     def is_running(self) -> bool:
         """Whether the controller lives; nodes may be off."""
-        return process.is_running(self.files.pid(_CONTROLLER))
+        return process.is_running(self.files.pid(daemons.CONTROLLER))
 
-    def start(self, nodes: int = 3, *, timeout: float = 60.0) -> bool:
+    def start(self, nodes: int = 3, *, accounting: bool = False, timeout: float = 60.0) -> bool:
         """Bring up a controller and `nodes` idle nodes. False when it runs already, then dead nodes are switched on. Raises `UserError` without the right to."""
         if self.is_running():
             for node in self.layout.names:
@@ -59,10 +61,11 @@ class DevCluster:
         possible, why = can_run()
         if not possible:
             raise UserError(Problem(where="cpt devcluster", what="cannot run here", why=why, fix="cluster=local runs without SLURM"))
+        unpacked = books.packages() if accounting else None
         self.stop()
         self._own_root()
         try:
-            self._start_daemons(nodes)
+            self._start_daemons(nodes, unpacked)
             process.wait_until(lambda: len(self.idle()) == nodes, what=f"{nodes} idle nodes, see {self.root}/log", timeout=timeout)
         except BaseException:
             self.stop(keep_logs=True)
@@ -74,19 +77,20 @@ class DevCluster:
         if not self.files.layout.is_file():
             return
         layout = self.layout
-        for index in range(1, layout.nodes + 1):
-            process.end(self.files.pid(layout.name(index)), signal.SIGKILL)
-        process.end(self.files.pid(_CONTROLLER), signal.SIGTERM)
-        process.end(self.files.pid(_MUNGE), signal.SIGTERM)
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(lambda name: process.end(self.files.pid(name), signal.SIGKILL), layout.names))
+        process.end(self.files.pid(daemons.CONTROLLER), signal.SIGTERM)
+        books.stop(self.files)
+        process.end(self.files.pid(daemons.MUNGE), signal.SIGTERM)
         if layout.isolated:
-            _remove_network(layout)
+            network.remove(layout)
         self.files.layout.unlink()
         if not keep_logs:
             shutil.rmtree(self.root)
 
     def status(self) -> dict[str, str]:
         """Node -> SLURM's state of it (`idle`, `mixed`, `down*`, ...)."""
-        lines = self._client("sinfo", "--noheader", "--Node", "--format=%N %T").splitlines()
+        lines = daemons.client(self.files, "sinfo", "--noheader", "--Node", "--format=%N %T").splitlines()
         return dict(line.split() for line in lines)
 
     def idle(self) -> list[str]:
@@ -96,12 +100,20 @@ class DevCluster:
         except CptError:  # the controller does not answer yet
             return []
 
+    def summary(self) -> list[str]:
+        """The same for a human, a line for each state: `node[1-62] idle`, with SLURM's reason where a node is down or drained; then the nodes flagged bad."""
+        lines = daemons.client(self.files, "sinfo", "--noheader", "--partition=train", "--format=%N|%T|%E").splitlines()
+        rows = [line.split("|", 2) for line in lines]
+        flags = [path.name.partition(".") for path in sorted((self.root / "bad").iterdir())]
+        states = [f"{nodes} {state}" + ("" if reason == "none" else f" ({reason})") for nodes, state, reason in rows]
+        return states + [f"{node} is flagged: its {kind} check fails" for node, _, kind in flags]
+
     def kill(self, node: str) -> None:
         """Power loss: every process of that node dies in the same instant, and its cable goes dead without a word."""
         index = self._index(node)
         process.end(self.files.pid(node), signal.SIGKILL)
         if self.layout.isolated:
-            _ip("link", "set", self.layout.namespace(index), "down")
+            network.cable(self.layout, index, up=False)
 
     def up(self, node: str) -> None:
         """Switch a node on. SLURM takes it back by itself about a second after."""
@@ -109,14 +121,60 @@ class DevCluster:
         if process.is_running(self.files.pid(node)):
             return
         if self.layout.isolated:
-            _ip("link", "set", self.layout.namespace(index), "up")
-        self._start_node(self.layout, index)
+            network.cable(self.layout, index, up=True)
+        daemons.start_node(self.layout, self.files, index)
+
+    def cut(self, node: str) -> None:
+        """The network of a node goes dead both ways, while what runs there lives on: a black hole. Raises `UserError` where nodes share one network."""
+        network.cable(self.layout, self._with_cable(node), up=False)
+
+    def heal(self, node: str) -> None:
+        """Undo `cut`, and what `kill` did to the cable."""
+        network.cable(self.layout, self._with_cable(node), up=True)
+
+    def bad(self, node: str, kind: str = "prolog") -> None:
+        """From now on the node fails in one of `KINDS`: SLURM drains it, and requeues a job whose prolog failed."""
+        self._index(node)
+        if kind not in KINDS:
+            raise UserError(Problem(where="kind", what=kind, why="a node can be bad in no such way", fix=" or ".join(KINDS)))
+        write_text(self.files.bad(node, kind), "flagged by cpt devcluster\n")
+
+    def good(self, node: str) -> None:
+        """Undo every `bad`, and give the node back to SLURM if it was drained."""
+        self._index(node)
+        for kind in KINDS:
+            self.files.bad(node, kind).unlink(missing_ok=True)
+        if "drain" in self.status()[node]:
+            daemons.client(self.files, "scontrol", "update", f"nodename={node}", "state=resume")
+
+    def stop_controller(self) -> None:
+        """slurmctld ends as at an upgrade; nodes and what runs on them go on."""
+        process.end(self.files.pid(daemons.CONTROLLER), signal.SIGTERM)
+
+    def start_controller(self) -> None:
+        """slurmctld comes back with the state it saved; returns when it answers."""
+        daemons.start_controller(self.layout, self.files)
+        process.wait_until(self._answers, what=f"slurmctld, see {self.files.log(daemons.CONTROLLER)}", timeout=30)
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.status())
+        except CptError:
+            return False
 
     def _index(self, node: str) -> int:
         names = self.layout.names
         if node not in names:
-            raise UserError(Problem(where="node", what=node, why="no such node in this cluster", fix=" or ".join(names)))
+            allowed = " or ".join(names) if len(names) <= 3 else f"{names[0]} to {names[-1]}"
+            raise UserError(Problem(where="node", what=node, why="no such node in this cluster", fix=allowed))
         return names.index(node) + 1
+
+    def _with_cable(self, node: str) -> int:
+        index = self._index(node)
+        if not self.layout.isolated:
+            why = "this machine gives no network namespaces, so all nodes share its loopback and have no cable"
+            raise UserError(Problem(where=node, what="its network cannot be cut", why=why, fix=f"cpt devcluster kill {node}"))
+        return index
 
     def _own_root(self) -> None:
         """`stop` removes the whole folder: it must be ours, not one that held something before."""
@@ -128,68 +186,41 @@ class DevCluster:
             )
         write_text(self.files.mark, "made by cpt devcluster\n")
 
-    def _start_daemons(self, nodes: int) -> None:
-        isolated = can_isolate()
+    def _start_daemons(self, nodes: int, unpacked: Path | None) -> None:
         for folder in self.files.folders():
             folder.mkdir(parents=True, exist_ok=True)
-        layout = self._claim(nodes, isolated)
-        write_text(self.files.hosts, hosts(layout))
-        write_text(self.files.slurm_conf, slurm_conf(layout, self.files))
-        self._start_munge()
-        name_it = ["unshare", "--uts", "sh", "-c", 'hostname login; exec "$@"', "sh"] if isolated else []
-        self._spawn([*name_it, *_FIRST, _CONTROLLER, "-D", "-f", str(self.files.slurm_conf)], _CONTROLLER)
+        layout = self._claim(nodes, unpacked is not None)
+        self._write_settings(layout)
+        daemons.start_munge(self.files)
+        if unpacked:
+            books.start(layout, self.files, unpacked)
+        daemons.start_controller(layout, self.files)
+        if layout.isolated:
+            network.plug_in(layout)
         for index in range(1, nodes + 1):
-            if isolated:
-                _plug_in(layout, index)
-            self._start_node(layout, index)
+            daemons.start_node(layout, self.files, index)
 
-    def _claim(self, nodes: int, isolated: bool) -> ClusterLayout:
+    def _claim(self, nodes: int, accounting: bool) -> ClusterLayout:
         """Take the first free slot; the bridge is the lock when there is one, the controller's port when not."""
+        isolated = can_isolate()
         for slot in range(_SLOTS):
-            layout = ClusterLayout(slot=slot, nodes=nodes, isolated=isolated)
-            if _port_free(layout.controller_port) and (not isolated or _make_bridge(layout)):
+            layout = ClusterLayout(slot=slot, nodes=nodes, isolated=isolated, accounting=accounting)
+            if _port_free(layout.controller_port) and (not isolated or network.make_bridge(layout)):
                 layout.save(self.files.layout)
                 return layout
         raise CptError(f"{_SLOTS} clusters run on this machine already")
 
-    def _start_munge(self) -> None:
-        """A private key and socket: this cluster trusts nobody else, and the system's own munge stays untouched."""
-        write_bytes(self.files.key, secrets.token_bytes(128))
-        self.files.key.chmod(0o600)
-        run = self.root / "run"
-        command = ["munged", "--force", f"--socket={self.files.socket}", f"--key-file={self.files.key}", f"--pid-file={run}/munged.pid"]
-        command += [f"--log-file={self.files.log(_MUNGE)}", f"--seed-file={run}/munge.seed", "--foreground"]
-        self._spawn([*_FIRST, *command], _MUNGE)
-        process.wait_until(self.files.socket.exists, what=f"munged, see {self.files.log(_MUNGE)}", timeout=15)
-
-    def _start_node(self, layout: ClusterLayout, index: int) -> None:
-        """One slurmd as the child of a process namespace's init: when that dies, the kernel ends all that runs on the node."""
-        name = layout.name(index)
-        enter = ["nsenter", f"--net=/run/netns/{layout.namespace(index)}"] if layout.isolated else []
-        spaces = ["unshare", *(["--uts"] if layout.isolated else []), "--pid", "--mount", "--fork", "--kill-child"]
-        arguments = [name if layout.isolated else "", str(self.files.hosts), *_FIRST, "slurmd", "-D", "-N", name, "-f", str(self.files.slurm_conf)]
-        self._spawn([*enter, *spaces, "sh", "-c", _BOOT, "sh", *arguments], name)
-
-    def _spawn(self, command: list[str], name: str) -> None:
-        process.spawn(command, log=self.root / "log" / f"{name}.out", record=self.files.pid(name), environment=self.environment)
-
-    def _client(self, *command: str) -> str:
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=30, check=False)
-        if done.returncode:
-            raise CptError(f"{command[0]}: {done.stderr.strip()}")
-        return done.stdout
-
-
-_FIRST = ("nice", "-n", "-10")
-
-_BOOT = """
-mount -t proc proc /proc
-[ -z "$1" ] || hostname "$1"
-mount --bind "$2" /etc/hosts
-shift 2
-"$@" &
-wait
-"""
+    def _write_settings(self, layout: ClusterLayout) -> None:
+        files = self.files
+        write_text(files.hosts, hosts(layout))
+        write_text(files.slurm_conf, settings.slurm_conf(layout, files))
+        write_text(files.gres_conf, settings.gres_conf(layout, files))
+        for script, text in ((files.prolog, settings.prolog(files)), (files.health, settings.health(files, SEARCH))):
+            write_text(script, text)
+            script.chmod(0o755)
+        for index in range(settings.GPUS):
+            if not files.gpu(index).exists():
+                os.mknod(files.gpu(index), stat.S_IFCHR | 0o666, os.makedev(1, 3))
 
 
 def _port_free(port: int) -> bool:
@@ -200,41 +231,3 @@ def _port_free(port: int) -> bool:
         except OSError:
             return False
         return True
-
-
-def _make_bridge(layout: ClusterLayout) -> bool:
-    """False when the name or the network is taken."""
-    if f"{layout.network}." in _ip("-4", "route") or not _try_ip("link", "add", layout.bridge, "type", "bridge"):
-        return False
-    _ip("address", "add", f"{layout.gateway}/16", "dev", layout.bridge)
-    _ip("link", "set", layout.bridge, "up")
-    return True
-
-
-def _plug_in(layout: ClusterLayout, index: int) -> None:
-    """A network namespace for one node, and a cable from it to the bridge."""
-    space = layout.namespace(index)
-    _ip("netns", "add", space)
-    _ip("link", "add", space, "type", "veth", "peer", "name", "eth0", "netns", space)
-    _ip("link", "set", space, "master", layout.bridge, "up")
-    _ip("-n", space, "address", "add", f"{layout.address(index)}/16", "dev", "eth0")
-    _ip("-n", space, "link", "set", "eth0", "up")
-    _ip("-n", space, "link", "set", "lo", "up")
-
-
-def _remove_network(layout: ClusterLayout) -> None:
-    for index in range(1, layout.nodes + 1):
-        _try_ip("link", "del", layout.namespace(index))
-        _try_ip("netns", "del", layout.namespace(index))
-    _try_ip("link", "del", layout.bridge)
-
-
-def _ip(*arguments: str) -> str:
-    done = subprocess.run(["ip", *arguments], env=os.environ | {"PATH": SEARCH}, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise CptError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
-    return done.stdout
-
-
-def _try_ip(*arguments: str) -> bool:
-    return subprocess.run(["ip", *arguments], env=os.environ | {"PATH": SEARCH}, capture_output=True, check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""Where one development cluster keeps its files, names and addresses; and its slurm.conf as text."""
+"""Where one development cluster keeps its files, and the names, addresses and ports of one that lives beside others."""
 
 from __future__ import annotations
 
@@ -6,11 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cpt.core.artifacts import Artifact
-
-CPUS = 16
-"""Declared per node, far more than there are: ranks of a rehearsal share the machine's cores."""
-MEMORY = 64_000
-"""Declared per node, MB; nothing is confined to it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,6 +16,8 @@ class ClusterLayout(Artifact):
     nodes: int
     isolated: bool
     """True: each node has its own network, host name and process tree. False: process tree only, all on loopback."""
+    accounting: bool = False
+    """Whether a slurmdbd and its database run beside it."""
 
     @property
     def bridge(self) -> str:
@@ -41,6 +38,11 @@ class ClusterLayout(Artifact):
     def controller_port(self) -> int:
         """Where slurmctld listens."""
         return 26_800 + self.slot
+
+    @property
+    def accounting_port(self) -> int:
+        """Where slurmdbd listens, if there is one."""
+        return 26_850 + self.slot
 
     @property
     def names(self) -> list[str]:
@@ -86,6 +88,36 @@ class ClusterFiles:
         return self.root / "slurm.conf"
 
     @property
+    def gres_conf(self) -> Path:
+        """What SLURM takes for GPUs."""
+        return self.root / "gres.conf"
+
+    @property
+    def slurmdbd_conf(self) -> Path:
+        """slurmdbd looks for it beside slurm.conf."""
+        return self.root / "slurmdbd.conf"
+
+    @property
+    def prolog(self) -> Path:
+        """Runs on each node before a job; fails on a node that is flagged."""
+        return self.root / "prolog.sh"
+
+    @property
+    def health(self) -> Path:
+        """Runs on each node every few seconds; drains a node that is flagged."""
+        return self.root / "health.sh"
+
+    @property
+    def database(self) -> Path:
+        """MariaDB's data folder."""
+        return self.root / "db"
+
+    @property
+    def database_socket(self) -> Path:
+        """The only way to the database."""
+        return self.root / "run" / "db.sock"
+
+    @property
     def hosts(self) -> Path:
         """/etc/hosts of every node."""
         return self.root / "hosts"
@@ -100,6 +132,14 @@ class ClusterFiles:
         """munge's socket."""
         return self.root / "run" / "munge.sock"
 
+    def bad(self, node: str, kind: str) -> Path:
+        """The flag that makes a node fail in one way."""
+        return self.root / "bad" / f"{node}.{kind}"
+
+    def gpu(self, index: int) -> Path:
+        """A device file that stands for a GPU."""
+        return self.root / "dev" / f"gpu{index}"
+
     def pid(self, daemon: str) -> Path:
         """The `ProcessRecord` of a daemon or node."""
         return self.root / "run" / f"{daemon}.json"
@@ -110,7 +150,7 @@ class ClusterFiles:
 
     def folders(self) -> list[Path]:
         """Made before anything starts."""
-        return [self.root / name for name in ("state", "log", "spool", "run")]
+        return [self.root / name for name in ("state", "log", "spool", "run", "bad", "dev")]
 
 
 def hosts(layout: ClusterLayout) -> str:
@@ -118,55 +158,3 @@ def hosts(layout: ClusterLayout) -> str:
     lines = ["127.0.0.1 localhost", f"{layout.gateway if layout.isolated else '127.0.0.1'} login"]
     lines += [f"{layout.address(index)} {layout.name(index)}" for index in range(1, layout.nodes + 1)]
     return "\n".join(lines) + "\n"
-
-
-def slurm_conf(layout: ClusterLayout, files: ClusterFiles) -> str:
-    """Settings for quick recovery; each was needed by a real failure on such a cluster."""
-    head = f"login({layout.gateway})" if layout.isolated else "localhost"
-    nodes = [_node(layout, index) for index in range(1, layout.nodes + 1)]
-    return "\n".join([_SETTINGS.format(head=head, port=layout.controller_port, root=files.root, socket=files.socket).strip(), *nodes, _PARTITION, ""])
-
-
-def _node(layout: ClusterLayout, index: int) -> str:
-    where = f"NodeAddr={layout.address(index)}" if layout.isolated else "NodeHostname=localhost"
-    return f"NodeName={layout.name(index)} {where} Port={layout.port(index)} CPUs={CPUS} RealMemory={MEMORY} State=UNKNOWN"
-
-
-_PARTITION = "PartitionName=train Nodes=ALL Default=YES MaxTime=INFINITE State=UP"
-
-_SETTINGS = """
-ClusterName=cptdev
-SlurmctldHost={head}
-SlurmctldPort={port}
-SlurmUser=root
-AuthType=auth/munge
-# A requeued job waits as long as its old credential lives, plus one second; less than 5 is ignored.
-AuthInfo=socket={socket},cred_expire=5
-StateSaveLocation={root}/state
-SlurmctldPidFile={root}/run/slurmctld.pid
-SlurmdPidFile={root}/run/%n.pid
-SlurmdSpoolDir={root}/spool/%n
-SlurmctldLogFile={root}/log/slurmctld.log
-SlurmdLogFile={root}/log/%n.log
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-MpiDefault=none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
-SlurmdParameters=config_overrides
-# The daemons run at a better priority than the ranks, which take what the submitter has; else a busy node looks dead.
-PropagatePrioProcess=1
-# A node that lost power is down after two to three times this, in seconds, and comes back by itself.
-SlurmdTimeout=5
-ReturnToService=2
-SlurmctldTimeout=15
-MessageTimeout=5
-TCPTimeout=1
-InactiveLimit=0
-KillWait=5
-# Shorter, and SLURM drains healthy nodes that wait for the dead one.
-UnkillableStepTimeout=180
-MinJobAge=3600
-JobRequeue=1
-SchedulerParameters=batch_sched_delay=1,sched_min_interval=0,bf_interval=2,bf_resolution=1
-"""
