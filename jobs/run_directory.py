@@ -11,12 +11,11 @@ from importlib import metadata
 from cpt.config.compose import compose_config
 from cpt.config.fingerprint import fingerprint
 from cpt.config.run import RunConfig
-from cpt.config.seal import read_config, write_config
+from cpt.config.seal import Texts, read_config
 from cpt.core.artifacts import write_text
 from cpt.core.errors import MissingInput, Problem, UserError
 from cpt.core.paths import RunPaths
-from cpt.core.records import PlanRecord, RunRecord
-from cpt.tracking.store import ensure_store
+from cpt.core.records import DataManifest, MixturePlan, PlanRecord, RunRecord
 from slurm.script import Origin, render
 
 _VERSIONS = ("cpt", "hydra-core", "submitit", "torch", "megatron-core", "transformers", "numpy")
@@ -27,35 +26,67 @@ class Prepared:
     """A config that fits its data, its base and its machines."""
 
     config: RunConfig
+    text: str
+    """The config as YAML."""
     plan: PlanRecord
     record: RunRecord
 
     def write(self, run: RunPaths) -> None:
         """The sealed config last: a directory that has one is whole."""
-        ensure_store(self.config)  # before any task exists: concurrent migrations of a new database fail
         self.record.save(run.run)
         self.plan.save(run.plan)
         write_text(run.script, render(self.config, run, Origin()))
-        write_config(self.config, run.config)
+        write_text(run.config, self.text)
 
 
 def prepare(config: RunConfig) -> Prepared:
     """Manifest, mixture, plan. Raises `UserError` with what is missing or cannot work; writes nothing."""
-    from cpt.data import open_manifest
-    from cpt.mix import plan_mixture
-    from cpt.plan import plan
+    return Preparer()(config)
 
-    _require_base(config)
-    mixture = plan_mixture(config.mixture, open_manifest(config), config.train.train_tokens, config.train.sequence_length)
-    record = RunRecord(
-        name=config.name,
-        fingerprint=fingerprint(config),
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        command=command(),
-        versions=_versions(_VERSIONS),
-        mixture=mixture,
-    )
-    return Prepared(config, plan(config, mixture), record)
+
+class Preparer:
+    """`prepare` for many configs: what several of them share, as trials of a sweep do, is looked at once."""
+
+    def __init__(self) -> None:
+        self._texts = Texts()
+        self._manifests: dict[tuple[object, ...], tuple[RunConfig, DataManifest]] = {}
+        self._mixtures: dict[tuple[object, ...], tuple[RunConfig, MixturePlan]] = {}
+        self._versions = _versions(_VERSIONS)
+
+    def __call__(self, config: RunConfig) -> Prepared:
+        """As `prepare`."""
+        from cpt.plan import plan
+
+        mixture = self._mixture(config)
+        record = RunRecord(
+            name=config.name,
+            fingerprint=fingerprint(config),
+            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            command=command(),
+            versions=self._versions,
+            mixture=mixture,
+        )
+        return Prepared(config, self._texts.of(config), plan(config, mixture), record)
+
+    def _mixture(self, config: RunConfig) -> MixturePlan:
+        """Sections are told apart by identity: each record keeps the config whose sections it was made from."""
+        from cpt.mix import plan_mixture
+
+        manifest = self._manifest(config)
+        tokens, length = config.train.train_tokens, config.train.sequence_length
+        key = (id(manifest), id(config.mixture), tokens, length)
+        if key not in self._mixtures:
+            self._mixtures[key] = (config, plan_mixture(config.mixture, manifest, tokens, length))
+        return self._mixtures[key][1]
+
+    def _manifest(self, config: RunConfig) -> DataManifest:
+        from cpt.data import open_manifest
+
+        key = (config.run_root, id(config.corpus), id(config.model))
+        if key not in self._manifests:
+            _require_base(config)
+            self._manifests[key] = (config, open_manifest(config))
+        return self._manifests[key][1]
 
 
 def open_single(overrides: Sequence[str]) -> tuple[RunConfig, RunPaths]:

@@ -20,10 +20,10 @@ def tracking_uri(config: RunConfig) -> str:
 
 
 def ensure_store(config: RunConfig) -> None:
-    """Create the database and the experiment once, before any task starts; costs nothing when it exists.
+    """Create the database and the experiment once, at the first sync: nothing that is submitted waits for it. Costs nothing when it exists.
 
     It is built aside and linked into place, so nobody ever sees a half-migrated one (concurrent migrations of one new
-    sqlite file fail). A server is left alone here: it may be down, and a launch must not wait for it.
+    sqlite file fail). A server is left alone here: it makes its own.
     """
     database = config.runs.tracking_database
     if not config.tracking.enabled or config.tracking.uri or database.exists():

@@ -135,7 +135,7 @@ def test_sweep_is_a_parent_with_a_child_per_trial(make_run: MakeRun, root: Path)
 def test_given_up_attempt_is_failed_until_it_runs_again(make_run: MakeRun) -> None:
     run = make_run()
     write_steps(run, 0, range(1, 3))
-    write_json(run.attempt(0).end, {"action": "hold", "classification": "no progress"})
+    write_json(run.attempt(0).end, {"action": "hold", "ending": "no_progress"})
     assert sync([run.root])[0].status == "FAILED"
     run.attempt(1).root.mkdir(parents=True)
     assert sync([run.root])[0].status == "RUNNING"
@@ -180,6 +180,11 @@ def test_store_is_made_once_and_an_existing_one_costs_no_import(root: Path) -> N
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
 
 
+def test_what_submits_does_not_load_the_room_that_talks_to_mlflow() -> None:
+    code = "import sys, jobs.launch, jobs.run_directory, jobs.train, slurm.hydra_launcher; print('cpt.tracking' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
 def test_without_sqlalchemy_the_user_is_told_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sqlalchemy" else find(name))
@@ -190,18 +195,18 @@ def test_without_sqlalchemy_the_user_is_told_what_to_type(tmp_path: Path, monkey
 
 
 @pytest.mark.slow
-def test_processes_that_create_the_store_at_once_end_with_one(tmp_path: Path) -> None:
-    code = (
-        "from cpt.config.run import RunConfig; from cpt.tracking.store import *;"
-        f"config = RunConfig(run_root={str(tmp_path)!r}); ensure_store(config);"
-        "client = connect(tracking_uri(config)); client.create_run(experiment_id(client, config))"
-    )
-    started = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(3)]
+def test_syncs_that_start_at_once_on_a_new_root_end_with_one_store(tmp_path: Path) -> None:
+    runs = [RunPaths(tmp_path / f"tiny-{number}") for number in range(3)]
+    for run in runs:
+        write_config(tiny_config(tmp_path), run.config)
+        write_steps(run, 0, range(1, 4))
+    started = [subprocess.Popen([sys.executable, "-m", "jobs.cli", "sync", str(run.root)], stderr=subprocess.PIPE, text=True) for run in runs]
     assert [(process.communicate()[1], process.returncode)[1] for process in started] == [0, 0, 0]
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         assert connection.execute("SELECT count(*) FROM runs").fetchone() == (3,)
         assert connection.execute("SELECT count(*) FROM experiments").fetchone() == (2,)  # Default and ours
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mlflow.db"]
+    assert len(points(tmp_path / "mlflow.db")) == 3 * 3 * 3
+    assert not list(tmp_path.glob(".mlflow*"))
 
 
 def free_port() -> int:
