@@ -23,7 +23,7 @@ check: setup ## format, lint, types, import contracts, shell
 format: setup ## rewrite the code as `make check` wants it
 	@.venv/bin/ruff check --fix-only --quiet . && .venv/bin/ruff format --quiet .
 
-LOCKED := data train evaluate tracking demo dev
+LOCKED := data train evaluate tracking sweepers demo dev
 UV := $(shell command -v uv || echo .uv/bin/uv)
 lock: setup ## renew requirements.lock after a change to pyproject.toml (UPGRADE=--upgrade takes newer versions)
 	@$(UV) pip compile pyproject.toml --python .venv/bin/python $(LOCKED:%=--extra %) --no-header --no-annotate $(UPGRADE) -o requirements.lock --quiet
