@@ -27,7 +27,7 @@ def main(overrides: Sequence[str]) -> int:
     stages.run("base weights and parity", "base", *full)
     stages.run("prepare the text", "prepare", *full)
     axes = ["optimizer.lr_ratio=0.03,0.3", "mixture=balanced,domain_heavy"]
-    stages.run("submit the sweep", "train", "-m", "hydra/launcher=slurm", "experiment=lr_sweep", *axes, *extra)
+    stages.run("submit the sweep", "train", "-m", "experiment=lr_sweep", *axes, *extra)
     stages.run("wait for the sweep", "sweep", "experiment=lr_sweep", "--wait", *extra)
     chosen = [*full, "chosen=lr_sweep"]
     stages.run("plan the full run", "plan", *chosen)

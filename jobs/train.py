@@ -44,15 +44,14 @@ def here(overrides: Sequence[str]) -> int:
 
 
 def sweep(overrides: Sequence[str]) -> int:
-    """Hydra multirun: every trial sealed and submitted as one array; returns at once."""
+    """Hydra multirun: every trial sealed and submitted as one array. Returns at once, or with `hydra.launcher.detach=false` when all have ended."""
     from jobs.console import open_console
-    from jobs.run_directory import command, prepare
-    from jobs.status import trial_table
-    from slurm.hydra_launcher import multirun
+    from jobs.run_directory import Preparer, command
+    from jobs.sweep_table import objective, table
+    from slurm.hydra_launcher import Task, multirun
+    from slurm.sweep_launch import Caller
 
-    launched = multirun(overrides, prepare, command())
-    name, console = launched.sweep.root.name, open_console()
-    console.print(trial_table(name, [(trial.index, trial.overrides, trial.state, trial.run) for trial in launched.trials]))
-    console.print(f"array job {launched.job}" if launched.job else "nothing to submit: every trial is done or in the queue")
-    console.print(f"next: cpt status {launched.sweep.root}; cpt sweep sweep.name={name}")
+    say = open_console().print
+    task = Task(Caller(prepare=Preparer(), command=command()), objective, say)
+    say(table(multirun(overrides, task), task.results))
     return 0
