@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from cpt.core.errors import CptError
 from cpt.core.heartbeat import Beat, Phase, read_beats
 from cpt.core.paths import RunPaths, SweepPaths
 from cpt.core.records import SweepRecord
+from cpt.core.units import epoch
 from slurm import arrays, attempts, client, submit, watch
 from slurm.client import Job
 from slurm.script import job_name
@@ -196,9 +196,8 @@ def _submitted(run: RunPaths, record: JobRecord | None, first_begin: float | Non
     if record and (first_begin is None or record.time <= first_begin):
         return record.time
     created = 0.0
-    with suppress(CptError, KeyError, ValueError):
-        moment = datetime.fromisoformat(read_json(run.run)["created"])
-        created = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    with suppress(CptError, KeyError):
+        created = epoch(read_json(run.run)["created"])
     created = created or run.config.stat().st_mtime
     return created if first_begin is None else min(first_begin, created)
 

@@ -1,6 +1,8 @@
-"""How quantities are written for people: counts, bytes, durations."""
+"""How quantities are written for people: counts, bytes, durations, moments."""
 
 from __future__ import annotations
+
+from datetime import UTC, datetime
 
 _COUNT_UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 _BYTE_UNITS = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
@@ -33,3 +35,12 @@ def duration(seconds: float) -> str:
     parts = ((days, "d"), (hours, "h"), (minutes, "m"), (secs, "s"))
     first = next((i for i, (n, _) in enumerate(parts) if n), len(parts) - 1)
     return " ".join(f"{n}{unit}" for n, unit in parts[first : first + 3])
+
+
+def epoch(moment: str) -> float:
+    """`2026-11-23T20:00:00Z` -> seconds since the epoch; without a zone it is UTC; 0.0 for what is no moment."""
+    try:
+        found = datetime.fromisoformat(moment)
+    except ValueError:
+        return 0.0
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

@@ -33,8 +33,10 @@ class Attempt:
     """Last of its steps that counts: what came after was computed again by the next attempt."""
     kept_until: float
     """When the work that counts was done, its evaluation and checkpoint included."""
-    classification: str
-    """As in `AttemptEnd`; `lost` also when it began and never ended, `running`, or `not recorded` when started by hand."""
+    path: str
+    """How it came to be, as in `AttemptBegin`."""
+    ending: str
+    """As in `AttemptEnd`; `no word` when it began and never ended, `running`, or `not recorded` when started by hand."""
     action: str
     message: str
     begin_fields: dict[str, Any] = field(default_factory=dict)
@@ -61,9 +63,29 @@ class Attempt:
         return min(self.kept_until, self.last_word) if self.lost_steps else self.last_word
 
 
-def outage(before: Attempt, after: Attempt) -> float | None:
-    """Seconds from the last journaled line of one attempt to the first finished step of the next; None when it finished none."""
-    return None if after.first_step_time is None else after.first_step_time - before.last_word
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restart:
+    """One attempt following another."""
+
+    before: Attempt
+    after: Attempt
+    since: float | None
+    """When the last step of any attempt before was done; None when there was none."""
+
+    @property
+    def seconds(self) -> float | None:
+        """From that step to the first of the attempt after; None when one of them is missing."""
+        first = self.after.first_step_time
+        return None if first is None or self.since is None else first - self.since
+
+
+def restarts(attempts: Sequence[Attempt]) -> list[Restart]:
+    """All of them, in order."""
+    found, since = [], None
+    for before, after in itertools.pairwise(attempts):
+        since = before.steps[-1][0] if before.steps else since
+        found.append(Restart(before=before, after=after, since=since))
+    return found
 
 
 def read_attempts(run: RunPaths, rows: Sequence[MetricRow], events: Sequence[EventRow]) -> list[Attempt]:
@@ -128,7 +150,8 @@ class _Raw:
             step_seconds=[row.values.get("train/step_seconds", 0.0) for row in trained],
             kept_step=kept,
             kept_until=max(self._times_up_to(kept), default=self.started),
-            classification=self._classification(later),
+            path=str(self.begin.get("path", "")),
+            ending=self._ending(later),
             action=str(self.end.get("action", "")),
             message=str(self.end.get("message", "")),
             begin_fields=self._begin_fields,
@@ -139,14 +162,14 @@ class _Raw:
         end = max([*self._times, self.started, float(self.end.get("time", 0.0))])
         return min(end, later.started) if later and later.started else end
 
-    def _classification(self, later: _Raw | None) -> str:
+    def _ending(self, later: _Raw | None) -> str:
         """The scheduler's word, else training's own, else what their absence means."""
         said = [str(event.fields.get("reason")) for event in self.events if event.name == "stop"]
-        if word := str(self.end.get("classification", "")) or (said[-1] if said else ""):
+        if word := str(self.end.get("ending", "")) or (said[-1] if said else ""):
             return word
         if not later:
             return "running"
-        return "lost" if self.begin else "not recorded"
+        return "no word" if self.begin else "not recorded"
 
 
 def _plain(paths: AttemptPaths, which: str) -> dict[str, Any]:

@@ -8,12 +8,13 @@ from pathlib import Path
 from cpt.config.run import RunConfig
 from cpt.config.seal import read_config
 from cpt.core.artifacts import Artifact
-from cpt.core.attempts import DrillRecord, StopRecord
+from cpt.core.attempts import AttemptBegin, AttemptEnd, DrillRecord, StopRecord
 from cpt.core.errors import UserError
 from cpt.core.paths import RunPaths, SweepPaths
 from cpt.core.records import DataManifest, EvaluationRecord, ExportRecord, ParityRecord, PlanRecord, RunRecord, SweepRecord, SweepTable
 from cpt.evaluate.forgetting import Comparison, LossChange, compare
 from cpt.report.attempts import Attempt, read_attempts
+from cpt.tracking.goodput import Lifetime
 from cpt.tracking.journal import EventRow, MetricRow, read_events, read_metrics
 
 
@@ -37,6 +38,8 @@ class Facts:
     rows: list[MetricRow]
     events: list[EventRow]
     attempts: list[Attempt]
+    lifetimes: list[Lifetime]
+    """First and last words of attempts, of those that can be read."""
     damaged: list[str]
 
     @property
@@ -89,6 +92,10 @@ class _Reader:
             self.damaged.append(error.problems[0].where + ": " + error.problems[0].what)
             return None
 
+    def lifetimes(self, run: RunPaths) -> list[Lifetime]:
+        begun = ((self.load(AttemptBegin, paths.begin), paths) for paths in run.attempts())
+        return [(begin, self.load(AttemptEnd, paths.end)) for begin, paths in begun if begin]
+
     def compare(self, records: list[EvaluationRecord]) -> Comparison | None:
         if len(records) < 2:
             return None
@@ -123,6 +130,7 @@ def read_facts(run: RunPaths, sweep_name: str) -> Facts:
         rows=rows,
         events=events,
         attempts=read_attempts(run, rows, events),
+        lifetimes=reader.lifetimes(run),
         damaged=reader.damaged,
     )
 

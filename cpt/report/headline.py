@@ -8,11 +8,16 @@ from collections.abc import Iterator
 from cpt.config.model import BaseSource
 from cpt.config.running import Scheduler
 from cpt.core import units
+from cpt.core.attempts import Ending
 from cpt.evaluate.forgetting import MacroDelta
 from cpt.report import measures
+from cpt.report.attempts import restarts
 from cpt.report.facts import Facts
 from cpt.report.page import Card, Html, cards, signed, warnings
 from cpt.sweep.collect import setting
+
+LOST = (Ending.node_lost, "no word")
+"""Endings that took a node, or the supervisor with it."""
 
 MIXTURE_TOLERANCE = 0.02
 """Planned and read share of a source may differ by two points before the page says so."""
@@ -155,9 +160,9 @@ def _progress_card(facts: Facts) -> Card:
 def _restart_card(facts: Facts) -> Card:
     if not facts.attempts:
         return Card("Restarts", "not run", "no attempt has begun")
-    found = measures.restarts(facts)
+    found = restarts(facts.attempts)
     lost = sum(item.before.lost_steps for item in found)
-    reasons = ", ".join(item.before.classification for item in found) or "none needed"
+    reasons = ", ".join(f"{item.before.ending} → {item.after.path or '?'}" for item in found) or "none needed"
     return Card("Restarts", str(len(found)), f"{reasons}; {lost} step(s) computed again")
 
 
@@ -165,11 +170,11 @@ def _outage_card(facts: Facts) -> Card:
     label = "Power loss to next step" if facts.config.cluster.scheduler is Scheduler.slurm else "Kill to next step"
     if facts.drill and facts.drill.seconds_to_next_step:
         return Card(label, f"{facts.drill.seconds_to_next_step:.0f} s", f"{facts.drill.what} at step {facts.drill.step}, on purpose")
-    losses = [item.seconds for item in measures.restarts(facts) if item.before.classification == "lost" and item.seconds is not None]
+    losses = [item.seconds for item in restarts(facts.attempts) if item.before.ending in LOST and item.seconds is not None]
     if not losses:
         return Card(label, "none", "no attempt was lost with its node")
     several = f"worst of {len(losses)}; " if len(losses) > 1 else ""
-    return Card(label, f"{max(losses):.0f} s", f"{several}from the last journaled line to the next finished step")
+    return Card(label, f"{max(losses):.0f} s", f"{several}from the last step to the next")
 
 
 def _cost_card(facts: Facts) -> Card:

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass
 from statistics import median
 
-from cpt.report.attempts import Attempt, outage
+from cpt.core import units
 from cpt.report.facts import Facts
+from cpt.tracking.goodput import Goodput, goodput
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Restart:
-    """One attempt following another."""
-
-    before: Attempt
-    after: Attempt
-    seconds: float | None
-    """From the last journaled line to the next finished step."""
-
-
-def restarts(facts: Facts) -> list[Restart]:
-    """All of them, in order."""
-    return [Restart(before=one, after=two, seconds=outage(one, two)) for one, two in itertools.pairwise(facts.attempts)]
+def spent(facts: Facts) -> Goodput | None:
+    """Where the time since the submission went; None when no attempt is on record."""
+    if not facts.lifetimes:
+        return None
+    begun = facts.lifetimes[0][0].time
+    submitted = units.epoch(facts.record.created) if facts.record else 0.0
+    return goodput(facts.lifetimes, facts.rows, facts.events, min(submitted or begun, begun), facts.attempts[-1].end)
 
 
 def world_size(facts: Facts) -> int:
@@ -45,12 +38,6 @@ def rank_hours(facts: Facts) -> float:
 def wall_seconds(facts: Facts) -> float:
     """From the first attempt's begin to the last one's end."""
     return facts.attempts[-1].end - facts.attempts[0].begin if facts.attempts else 0.0
-
-
-def wasted_share(facts: Facts) -> float:
-    """Part of the attempts' time whose work was lost."""
-    total = sum(attempt.end - attempt.begin for attempt in facts.attempts)
-    return sum(attempt.last_word - attempt.lost_from for attempt in facts.attempts) / total if total else 0.0
 
 
 def step_seconds(facts: Facts) -> float | None:

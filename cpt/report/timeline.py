@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from cpt.core.attempts import DrillRecord
-from cpt.report.attempts import Attempt
+from cpt.report.attempts import Attempt, restarts
 from cpt.report.canvas import AGAIN, GOOD, INK, LOST, SOFT, Canvas
 
 STARTING, ENDING = "#b9c6d6", "#dde3ea"
@@ -78,13 +76,14 @@ def _mark(axes: Axes, drill: DrillRecord, x: float) -> None:
 
 
 def _gaps(axes: Axes, attempts: list[Attempt], origin: float, unit: float) -> None:
-    """Gray: from the last journaled line to the next attempt's first finished step."""
-    for before, after in itertools.pairwise(attempts):
-        until = after.first_step_time or after.end
-        begin, end = (before.last_word - origin) / unit, (until - origin) / unit
+    """Gray: from the last step to the next attempt's first, with the path it took."""
+    for restart in restarts(attempts):
+        before, after = restart.before, restart.after
+        since, until = restart.since or before.last_word, after.first_step_time or after.end
+        begin, end = (since - origin) / unit, (until - origin) / unit
         axes.axvspan(begin, end, color=SOFT, alpha=0.10, linewidth=0)
         axes.annotate(
-            f"{before.classification}: {until - before.last_word:.0f} s",
+            f"{before.ending}, {after.path or '?'}: {until - since:.0f} s",
             ((begin + end) / 2, 0.04),
             xycoords=("data", "axes fraction"),
             ha="center",

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from statistics import median
 
 from cpt.core import units
-from cpt.report import curves, measures
+from cpt.core.nodes import fold
+from cpt.report import attempts, curves, measures
 from cpt.report.facts import Facts
 from cpt.report.page import EMPTY, Html, not_run, pairs, picture, section, table
 from cpt.report.timeline import timeline
+from cpt.tracking.goodput import Kind
 
 
 def loss_curves(facts: Facts) -> Html:
@@ -30,31 +32,42 @@ def restarts(facts: Facts) -> Html:
     title = "Restarts on the time axis"
     if not facts.attempts:
         return section(title, not_run("No attempt has begun", f"sbatch {facts.run.script}"))
-    found = {item.after.number: item.seconds for item in measures.restarts(facts)}
+    found = {item.after.number: item.seconds for item in attempts.restarts(facts.attempts)}
     rows = [
         (
             str(attempt.number),
-            ", ".join(attempt.nodes),
-            attempt.classification,
+            attempt.path,
+            _seconds(found.get(attempt.number)),
+            fold(attempt.nodes),
+            attempt.ending,
             f"{attempt.resume_step} → {attempt.last_step}",
             str(attempt.lost_steps),
             units.duration(attempt.end - attempt.begin),
-            _seconds(found.get(attempt.number)),
             attempt.message,
         )
         for attempt in facts.attempts
     ]
-    columns = ("attempt", "nodes", "ended", "steps", "lost steps", "lasted", "outage before it", "what was said")
-    waste = 100 * measures.wasted_share(facts)
+    columns = ("attempt", "came by", "back in", "nodes", "ended", "steps", "lost steps", "lasted", "what was said")
     lead = (
-        f"{len(rows)} attempt(s) in {units.duration(measures.wall_seconds(facts))}; {waste:.1f}% of their time was lost work. "
-        "Outage: from an attempt's last journaled line to the next one's first finished step."
+        f"{len(rows)} attempt(s) in {units.duration(measures.wall_seconds(facts))}. Came by: relaunch is inside the allocation, requeue and chain are through the queue. "
+        "Back in: from the last step done before an attempt to its own first."
     )
     drawn = picture(
         timeline(facts.attempts, facts.drill),
-        "Steps on the wall clock. Red: computed, and lost with the attempt. Gray: from the last journaled line to the next finished step.",
+        "Steps on the wall clock. Red: computed, and lost with the attempt. Gray: from the last step to the next.",
     )
-    return section(title, drawn, table(columns, rows, words=(0, 1, 2, 7)), lead=lead)
+    return section(title, drawn, table(columns, rows, words=(0, 1, 3, 4, 8)), _goodput(facts), lead=lead)
+
+
+def _goodput(facts: Facts) -> Html:
+    """Seconds by kind; they add up to the time since the submission."""
+    spent = measures.spent(facts)
+    if spent is None:
+        return EMPTY
+    kinds = [kind for kind in Kind if spent.milliseconds[kind]]
+    shares = ["share", *(f"{100 * spent.share(kind):.1f}%" for kind in kinds), "100%"]
+    seconds = ["time", *(units.duration(spent.seconds(kind)) for kind in kinds), units.duration(spent.wall / 1000)]
+    return table(("since the submission", *map(str, kinds), "in all"), [seconds, shares])
 
 
 def _seconds(value: float | None) -> str:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from cpt.core.attempts import Action, AttemptBegin, AttemptEnd
-from cpt.tracking.journal import EventRow, MetricRow
+from cpt.tracking.journal import ATTEMPT_BEGIN, EventRow, MetricRow
 
 Lifetime = tuple[AttemptBegin, AttemptEnd | None]
 """An attempt's first and last word; None while it runs, or when it could not say one."""
@@ -32,6 +32,9 @@ OVER = (Action.done, Action.fail, Action.hold)
 
 
 Line = MetricRow | EventRow
+
+_FIRST_WORDS = (ATTEMPT_BEGIN, "parity", "resume")
+"""Events before the first step of an attempt."""
 
 
 class Kind(StrEnum):
@@ -111,7 +114,7 @@ def _marks(attempts: Sequence[Lifetime], rows: Sequence[MetricRow], events: Sequ
 def _spent(lines: Sequence[Line], kept: int | None, end: int) -> Iterator[Mark]:
     """What one attempt did until `end`: each line of its journal ends the work that it tells of. Steps beyond `kept` were lost."""
     waiting = Kind.starting
-    for line in sorted(lines, key=lambda line: line.ts_ms):  # stable: of one moment, rows before events
+    for line in sorted(lines, key=_order):
         kind, seconds = _work(line, kept)
         if kind is None:
             yield line.ts_ms, waiting
@@ -121,6 +124,13 @@ def _spent(lines: Sequence[Line], kept: int | None, end: int) -> Iterator[Mark]:
         waiting = Kind.idle
         yield line.ts_ms, kind
     yield end, waiting
+
+
+def _order(line: Line) -> tuple[int, int]:
+    """By time; within a millisecond first words, then rows, then saves and last words."""
+    if isinstance(line, MetricRow):
+        return line.ts_ms, 1
+    return line.ts_ms, 0 if line.name in _FIRST_WORDS else 2
 
 
 def _work(line: Line, kept: int | None) -> tuple[Kind | None, float | None]:

@@ -22,3 +22,10 @@ def test_size(value: float, text: str) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0.25, "0.2s"), (9.9, "9.9s"), (59.7, "1m 0s"), (5025, "1h 23m 45s"), (90061, "1d 1h 1m")])
 def test_duration(seconds: float, text: str) -> None:
     assert units.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("moment", "seconds"), [("1970-01-02T00:00:00Z", 86400.0), ("1970-01-02T00:00:00", 86400.0), ("1970-01-02T01:00:00+01:00", 86400.0), ("", 0.0)]
+)
+def test_epoch(moment: str, seconds: float) -> None:
+    assert units.epoch(moment) == seconds

@@ -14,7 +14,7 @@ from cpt.config.fingerprint import fingerprint
 from cpt.config.run import RunConfig
 from cpt.config.seal import write_config
 from cpt.core.artifacts import write_json
-from cpt.core.attempts import AttemptBegin, AttemptEnd, DrillRecord, StopRecord
+from cpt.core.attempts import Action, AttemptBegin, AttemptEnd, DrillRecord, Ending, StopRecord
 from cpt.core.paths import RunPaths
 from cpt.core.records import (
     BenchmarkScore,
@@ -61,7 +61,8 @@ class Training:
 
     def attempt(self, number: int, first: int, last: int, node: str, killed: bool) -> None:
         nodes = ["node1", node]
-        AttemptBegin(number=number, job="17", restarts=number, nodes=nodes, step=first, time=self.now).save(self.run.attempt(number).begin)
+        path = "requeue" if number else "submit"
+        AttemptBegin(number=number, job="17", restarts=number, nodes=nodes, step=first, time=self.now, path=path).save(self.run.attempt(number).begin)
         self.now += 41
         with Journal(self.run, number, clock=lambda: self.now) as journal:
             journal.event("attempt_begin", resume_step=first, world_size=6, layout="TP3 x PP2 x DP1", host="node1", attention="torch SDPA", device="cpu")
@@ -100,10 +101,10 @@ class Training:
             journal.sync()
 
     def end(self, number: int, last: int, killed: bool) -> None:
-        kind, action, code = ("lost", "requeue", -1) if killed else ("done", "done", 0)
+        kind, action, code = (Ending.node_lost, Action.requeue, -1) if killed else (Ending.done, Action.done, 0)
         message = "lost node2" if killed else f"finished at step {last}"
         time = self.now - 75 if killed else self.now
-        AttemptEnd(number=number, classification=kind, action=action, code=code, message=message, step=20 if killed else last, time=time).save(
+        AttemptEnd(number=number, ending=kind, action=action, code=code, message=message, step=20 if killed else last, time=time).save(
             self.run.attempt(number).end
         )
 

@@ -75,7 +75,7 @@ def test_pictures_are_pngs_of_the_pages_width(full_page: str) -> None:
         "+17.0 ± 4.7",  # 4 forgotten, 21 gained of 100: sqrt(25 - 17^2/100)/100
         "−2.0 ± 2.4",
         "40 / 40 steps",
-        "lost; 3 step(s) computed again",
+        "node_lost → requeue; 3 step(s) computed again",
         '<div class="value">145 s</div><div class="detail">node2 lost power at step 23, on purpose',
         "near duplicate 5,310, too short 812, exact duplicate 96",
         "Chosen: trial 002, lowest domain loss of 3 trial(s)",
@@ -199,7 +199,7 @@ def test_thinning_keeps_every_spike() -> None:
 
 def test_a_loss_that_nobody_timed_is_measured_from_the_last_sign_of_life(full_run: RunPaths) -> None:
     full_run.drill.unlink()
-    assert '<div class="value">148 s</div><div class="detail">from the last journaled line' in first_screen(full_run)
+    assert '<div class="value">148 s</div><div class="detail">from the last step to the next' in first_screen(full_run)
 
 
 def test_a_forgotten_source_is_not_hidden_by_one_that_gains(full_run: RunPaths) -> None:
