@@ -1,0 +1,1 @@
+"""Measures what the suite promises about itself: composing of sweeps."""

@@ -1,0 +1,69 @@
+"""Times `cpt train -m` as a user does: the whole process, on a real SLURM, with a corpus and a base that are really there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from cpt.config.compose import compose_config
+from cpt.core.errors import CptError
+from slurm import arrays
+from slurm.devcluster import DevCluster
+
+TINY = ["experiment=lr_sweep", "model=tiny", "corpus=sample", "train.sequence_length=64", "train.train_tokens=10240"]
+"""A base and a corpus that are made in seconds; how large they are changes nothing here."""
+
+_LATER = "+slurm.extra.begin=now+1hour"
+"""Queued and never started: the launch is what is measured, and nothing must compete with it."""
+
+
+def axes(trials: int) -> list[str]:
+    """An even number of trials: seeds, each with two learning rates."""
+    return [f"seed=range(0,{trials // 2})", "optimizer.lr_ratio=0.1,0.3"]
+
+
+@contextmanager
+def somewhere(overrides: Sequence[str]) -> Iterator[list[str]]:
+    """The overrides, with a run root, data and a cluster of their own for what they do not name. All of it is gone afterwards."""
+    with TemporaryDirectory(prefix="cpt-bench-") as folder:
+        given = [*TINY, *overrides]
+        if not any(override.startswith("run_root=") for override in overrides):
+            given.append(f"run_root={folder}/runs")
+            for verb in ("base", "prepare"):
+                cpt(verb, *given)
+        own = None if any(override.startswith("cluster") for override in overrides) else DevCluster(Path(folder) / "cluster")
+        try:
+            if own:
+                own.start(2)
+                given.append(f"cluster.slurm_conf={own.files.slurm_conf}")
+            yield given
+        finally:
+            if own:
+                own.stop()
+
+
+def launch(trials: int, number: int, overrides: Sequence[str]) -> float:
+    """Seconds from the command to the prompt; the array is taken out of the queue again. Raises `CptError` when it was not all there."""
+    whole = [*overrides, f"sweep.name=bench-{trials}-{number}"]
+    begun = time.perf_counter()
+    cpt("train", "-m", *whole, _LATER, *axes(trials))
+    seconds = time.perf_counter() - begun
+    config = compose_config(whole)
+    sweep = config.runs.sweep(config.sweep.name)
+    queued = len(arrays.queued(config, sweep.trials()))
+    arrays.cancel(config, sweep)
+    if queued != trials:
+        raise CptError(f"{queued} of {trials} trials are in the queue")
+    return seconds
+
+
+def cpt(*command: str) -> None:
+    """One verb in its own process. Raises `CptError` with what it said."""
+    done = subprocess.run([sys.executable, "-m", "jobs.cli", *command], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CptError(f"cpt {' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
