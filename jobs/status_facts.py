@@ -66,7 +66,7 @@ class RunFacts:
         """At the pace of the recent steps; None when nothing is known or nothing is left."""
         if self.progress is None or self.standing.state not in (State.running, State.queued):
             return None
-        return (self.steps - self.progress.step) * self.progress.step_seconds
+        return max(0, self.steps - self.progress.step) * self.progress.step_seconds
 
     @property
     def last(self) -> tuple[AttemptBegin, AttemptEnd | None] | None:

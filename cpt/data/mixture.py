@@ -74,7 +74,7 @@ def open_mixture(config: RunConfig, manifest: DataManifest, plan: MixturePlan) -
                 where=str(paths.manifest),
                 what=f"holds data {manifest.content_hash[:10]}",
                 why=f"this run was planned for data {plan.data_hash[:10]}: the corpus was prepared again since",
-                fix="cpt launch again, as a new run",
+                fix="cpt launch again, as a new run; or go on with other data: cpt resume RUN --accept-changed-data",
             )
         )
     weights = {name: weight for name, weight in plan.weights.items() if weight > 0}

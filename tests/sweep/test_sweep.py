@@ -10,7 +10,7 @@ import pytest
 
 from cpt.config.compose import compose_config
 from cpt.config.seal import write_config
-from cpt.core.attempts import AttemptEnd, StopRecord
+from cpt.core.attempts import Action, AttemptEnd, Ending, StopRecord
 from cpt.core.errors import CptError, UserError
 from cpt.core.paths import RunPaths, SweepPaths
 from cpt.core.records import SweepRecord, SweepTable, TrialRow
@@ -120,7 +120,7 @@ def test_all_failed_is_our_failure(sweep: SweepPaths, tmp_path: Path) -> None:
 
 
 def end(run: RunPaths, action: str) -> None:
-    record = AttemptEnd(number=0, classification="crash", action=action, code=1, message="", step=3, time=0.0)
+    record = AttemptEnd(number=0, ending=Ending.rank_crash, action=Action(action), code=1, message="", step=3, time=0.0)
     record.save(run.attempt(0).end)
 
 
