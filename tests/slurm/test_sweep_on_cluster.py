@@ -129,15 +129,18 @@ def _ended(cluster: ClusterConfig, job: str) -> str:
 
 
 @pytest.mark.slurm
-def test_a_trial_of_several_nodes_has_a_log_for_each_rank(sweep: Callable[..., Launched]) -> None:
-    launched = sweep("slurm.nodes=2", "slurm.tasks_per_node=2", "train.global_batch_size=16", *ONE)
+def test_a_trial_of_several_nodes_has_a_log_for_each_rank_and_comes_back_inside_its_allocation(sweep: Callable[..., Launched]) -> None:
+    crash = Rehearsal(how={"steps": 8, "fault": {"rank": 3, "step": 4, "kind": "exit", "attempts": 1}})
+    launched = sweep("slurm.nodes=2", "slurm.spare_nodes=1", "slurm.tasks_per_node=2", "train.global_batch_size=16", *ONE, prepare=crash)
     assert settled(launched) == ["done"]
     run = launched.trials[0].run
-    assert len(run.attempts()) == 1
-    logs = [run.attempt(0).log(rank).read_text() for rank in range(4)]
-    assert all(f"attempt 0 rank {rank} of 4" in text for rank, text in enumerate(logs))
-    assert len({text.splitlines()[0].rpartition(" via ")[2] for text in logs}) == 1, "one meeting point"
-    assert len(set(AttemptBegin.load(run.attempt(0).begin).nodes)) == 2
+    assert endings(run) == [Ending.rank_crash, Ending.done]
+    for attempt in run.attempts():
+        logs = [attempt.log(rank).read_text() for rank in range(4)]
+        assert all(f"attempt {attempt.number} rank {rank} of 4" in text for rank, text in enumerate(logs))
+        assert len({text.splitlines()[0].partition(" via ")[2] for text in logs}) == 1, "one meeting point"
+    first, second = (AttemptBegin.load(attempt.begin) for attempt in run.attempts())
+    assert (len(first.nodes), len(first.spares), second.path, second.job) == (2, 1, "relaunch", first.job)
 
 
 @pytest.mark.slurm
@@ -159,10 +162,10 @@ def test_editing_yaml_after_submission_changes_nothing(sweep: Callable[..., Laun
 @pytest.mark.slurm
 def test_a_preempted_trial_saves_and_one_whose_node_dies_resumes_from_disk(sweep: Callable[..., Launched], cluster: DevCluster) -> None:
     slow = Rehearsal(how={"steps": 60, "save_every": 4, "seconds": 0.2})
-    launched = sweep("mixture=balanced", "slurm.array_parallelism=2", "+slurm.extra.exclusive=''", prepare=slow)
+    launched = sweep("mixture=balanced", "slurm.nodes=2", "train.global_batch_size=8", "slurm.array_parallelism=2", "+slurm.extra.exclusive=''", prepare=slow)
     told, lost = (trial.run for trial in launched.trials)
     wait_for(lambda: told.latest.is_file() and lost.latest.is_file(), "a checkpoint of both")
-    (node,) = AttemptBegin.load(lost.attempt(0).begin).nodes
+    node = AttemptBegin.load(lost.attempt(0).begin).nodes[0]
     cluster.kill(node)
     with client.using(cluster_of(launched)):
         subprocess.run(["scancel", "--batch", "--signal=USR2", launched.trials[0].job], check=True)
