@@ -12,7 +12,7 @@ from cpt.config.compose import compose_config
 from cpt.config.fingerprint import fingerprint
 from cpt.config.run import RunConfig
 from cpt.config.seal import Texts, read_config
-from cpt.core.artifacts import write_text
+from cpt.core.artifacts import json_text, write_all
 from cpt.core.errors import MissingInput, Problem, UserError
 from cpt.core.paths import RunPaths
 from cpt.core.records import DataManifest, MixturePlan, PlanRecord, RunRecord
@@ -33,10 +33,13 @@ class Prepared:
 
     def write(self, run: RunPaths) -> None:
         """The sealed config last: a directory that has one is whole."""
-        self.record.save(run.run)
-        self.plan.save(run.plan)
-        write_text(run.script, render(self.config, run, Origin()))
-        write_text(run.config, self.text)
+        files = {
+            run.run: json_text(self.record.as_dict()),
+            run.plan: json_text(self.plan.as_dict()),
+            run.script: render(self.config, run, Origin()),
+            run.config: self.text,
+        }
+        write_all({path: text.encode() for path, text in files.items()})
 
 
 def prepare(config: RunConfig) -> Prepared:

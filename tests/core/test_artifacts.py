@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cpt.core.artifacts import read_json, sha256_json, write_bytes, write_json
+from cpt.core.artifacts import read_json, sha256_json, write_all, write_bytes, write_json
 from cpt.core.errors import MissingInput, UserError
 from cpt.core.records import MixturePlan, PlanRecord, SourceShare, SweepTable, TrialRow
 
@@ -27,6 +27,14 @@ def test_records_round_trip(tmp_path: Path) -> None:
     again = MixturePlan.load(tmp_path / "mixture.json")
     assert again == MIXTURE
     assert isinstance(again.shares[0].weight, float)  # JSON's 1 is a float here
+
+
+def test_of_several_files_none_appears_before_all_are_written(tmp_path: Path) -> None:
+    write_all({tmp_path / "a" / "one": b"1", tmp_path / "b" / "two": b"2"})
+    assert [path.read_bytes() for path in (tmp_path / "a" / "one", tmp_path / "b" / "two")] == [b"1", b"2"]
+    with pytest.raises(OSError):
+        write_all({tmp_path / "a" / "one": b"new", tmp_path / "a" / "one" / "below a file": b"2"})
+    assert (tmp_path / "a" / "one").read_bytes() == b"1"
 
 
 def test_equal_values_are_equal_files(tmp_path: Path) -> None:
