@@ -124,7 +124,6 @@ def _parameters(config: RunConfig, name: str) -> dict[str, Any]:
         "requeue" if slurm.requeue else "no-requeue": "",
         "chdir": str(Path.cwd()),
         **script.placement(config),
-        "ntasks-per-node": str(slurm.tasks_per_node),
         "cpus-per-task": str(slurm.cpus_per_task),
         "time": slurm.time,
         "signal": f"B:USR2@{slurm.signal_lead}",

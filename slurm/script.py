@@ -86,6 +86,8 @@ def placement(config: RunConfig) -> dict[str, str]:
     options = {"nodes": f"{slurm.nodes}-{most}" if slurm.spare_nodes else str(most)}
     if most > 1:  # the loss of a node ends its ranks, not the job; of a lone node it must end the job, for nobody is left to notice
         options["no-kill"] = ""
+    if slurm.tasks_per_node > 1:  # said of one task, SLURM takes the fewest nodes of a range instead of the most
+        options["ntasks-per-node"] = str(slurm.tasks_per_node)
     if cluster.gpus_per_node:
         options |= {"gpus-per-node": str(cluster.gpus_per_node), "exclusive": ""}
     options |= {name: value for name, value in (("partition", cluster.partition), ("account", cluster.account)) if value}
@@ -104,7 +106,6 @@ def _directives(config: RunConfig, run: RunPaths, origin: Origin) -> Iterator[st
         "output": str(run.job_log).replace("%", "%%"),
         "open-mode": "append",
         **placement(config),
-        "ntasks-per-node": str(slurm.tasks_per_node),
         "cpus-per-task": str(slurm.cpus_per_task),
         "time": slurm.time,
         "signal": f"B:USR2@{slurm.signal_lead}",
