@@ -16,8 +16,8 @@ from cpt.core.attempts import Action
 from cpt.core.errors import EXIT_OURS, CptError
 from cpt.core.paths import RunPaths
 from slurm import attempts
+from slurm.here import Here
 from slurm.recovery import Verdict
-from slurm.steps import Here
 from slurm.supervisor import supervise
 
 _NO_LIMIT = 60 * 24 * 365.0

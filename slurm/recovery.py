@@ -102,6 +102,8 @@ class Evidence:
     """SLURM asked the job to stop."""
     near_limit: bool = False
     """It was about the time limit."""
+    cancelled: bool = False
+    """Somebody used scancel."""
     room: bool = False
     """Enough healthy nodes are left in the allocation."""
 
@@ -159,6 +161,8 @@ def classify(evidence: Evidence) -> Ending:
     stop, cause = evidence.stop, evidence.cause
     if stop and stop.reason == "done":
         return Ending.done
+    if evidence.cancelled:
+        return Ending.stopped
     if cause and cause.outcome == "fatal":
         return Ending.fatal
     if stop:
@@ -203,9 +207,10 @@ def _message(evidence: Evidence, ending: Ending) -> str:
     stop, cause, trouble = evidence.stop, evidence.cause, evidence.trouble
     if ending is Ending.done and stop:
         return f"finished at step {stop.step}"
-    if ending is Ending.stopped and stop:
-        return f"stopped on request at step {stop.step}; submit it again to go on"
     steps = f", checkpoint {evidence.step_before} -> {evidence.step_now}"
+    if ending is Ending.stopped:
+        how = "cancelled with scancel" if evidence.cancelled else "stopped on request"
+        return f"{how}{steps}; submit it again to go on"
     if stop:
         return f"told to stop ({stop.reason}), saved at step {stop.step}{steps}"
     if trouble and ending is trouble.ending:

@@ -1,15 +1,14 @@
-"""Where ranks run: a place with nodes, on which one step of ranks at a time is started, told, ended. SLURM's allocation or this machine."""
+"""Where ranks run: a place with nodes, on which one step of ranks at a time is started, told, ended. SLURM's allocation; `slurm.here` is the other."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Thread
 from typing import Protocol
@@ -63,6 +62,9 @@ class Place(Protocol):
     def unfit(self, nodes: Sequence[str]) -> dict[str, str]:
         """Node -> SLURM's reason, of those that it calls down or drained."""
 
+    def cancelled(self) -> bool:
+        """Whether somebody wants this job gone for good: SLURM would requeue even that."""
+
     def requeue(self, run: RunPaths, exclude: Sequence[str]) -> str:
         """Come back through the queue, without these nodes. Returns the id of the next job when it is another one."""
 
@@ -82,6 +84,7 @@ class Allocation:
         self.deadline = self._deadline()
         self.host = os.environ["SLURMD_NODENAME"]
         self._daemons = client.daemons(self.config.cluster, self.nodes)
+        self._spoken = os.fstat(2).st_size
         self._deputy: subprocess.Popen[bytes] | None = None
         self._deputy_node = ""
 
@@ -131,6 +134,13 @@ class Allocation:
     def unfit(self, nodes: Sequence[str]) -> dict[str, str]:
         """Down, not responding or failing. A node that only drains still belongs to this job."""
         return dict.fromkeys(client.lost_nodes(self.config.cluster, nodes), "SLURM calls it down")
+
+    def cancelled(self) -> bool:
+        """By what slurmstepd wrote into this script's output: all else, signal and state, looks like a preemption. Other causes say `DUE TO`."""
+        with suppress(OSError), open("/proc/self/fd/2", "rb") as log:
+            log.seek(self._spoken)  # an earlier job may have written into it
+            return re.search(rf"\*\*\* JOB {self.job} ON \S+ CANCELLED AT \S+ \*\*\*".encode(), log.read()) is not None
+        return False
 
     def requeue(self, run: RunPaths, exclude: Sequence[str]) -> str:
         """The same job again; SLURM keeps a running job from naming nodes to avoid, so with such nodes it is a new job of the same script."""
@@ -196,98 +206,6 @@ _OF_THE_ALLOCATION = frozenset(
         "SLURM_DISTRIBUTION",
     }
 )
-
-
-@dataclass
-class Here:
-    """This machine: ranks as child processes. Ranks can die and come back; nodes cannot, there is only one."""
-
-    config: RunConfig
-    rank_command: Sequence[str] = ()
-    has_queue: bool = False
-    restarts: int = 0
-    deadline: float | None = None
-
-    def __post_init__(self) -> None:
-        self.job = f"local-{os.getpid()}"
-        self.nodes: Sequence[str] = [socket.gethostname()]
-
-    def examine(self, run: RunPaths, attempt: int) -> dict[str, str]:
-        """Whoever started this is on it."""
-        return {}
-
-    def start(self, run: RunPaths, attempt: int, nodes: Sequence[str]) -> LocalStep:
-        """All ranks, each with its own log."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SUBMITIT_"))}
-        shared = inherited | script.environment(self.config) | meeting("127.0.0.1", str(os.getpid()), attempt, self.deadline)
-        ranks: list[subprocess.Popen[bytes]] = []
-        with ExitStack() as files:
-            for rank in range(self.config.slurm.world_size):
-                log = files.enter_context(open(run.attempt(attempt).log(rank), "ab"))
-                own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(self.config.slurm.world_size)}
-                ranks.append(subprocess.Popen(script.rank_argv(run, rank_command=self.rank_command), stdout=log, stderr=subprocess.STDOUT, env=shared | own))
-        return LocalStep(ranks)
-
-    def answering(self, nodes: Sequence[str]) -> set[str]:
-        """We run on it."""
-        return set(nodes)
-
-    def guard(self, run: RunPaths, healthy: Sequence[str]) -> None:
-        """Nobody could take over."""
-
-    def unfit(self, nodes: Sequence[str]) -> dict[str, str]:
-        """We run on it."""
-        return {}
-
-    def requeue(self, run: RunPaths, exclude: Sequence[str]) -> str:
-        """There is no queue; whoever told us to stop starts us again."""
-        return ""
-
-
-@dataclass
-class LocalStep:
-    """Child processes; when one fails the others are ended, as srun does."""
-
-    ranks: Sequence[subprocess.Popen[bytes]]
-
-    def poll(self) -> int | None:
-        """The first failure ends the others."""
-        codes = [rank.poll() for rank in self.ranks]
-        if failed := next((code for code in codes if code), 0):
-            self._end()
-            return failed
-        return None if None in codes else 0
-
-    def tell(self) -> None:
-        """Those that still live."""
-        self._send(signal.SIGUSR2)
-
-    def stacks(self) -> None:
-        """Into their logs."""
-        self._send(STACKS)
-
-    def kill(self) -> None:
-        """At once."""
-        self._send(signal.SIGKILL)
-        for rank in self.ranks:
-            rank.wait()
-
-    def _end(self) -> None:
-        self._send(signal.SIGTERM)
-        deadline = time.monotonic() + _GRACE
-        for rank in self.ranks:
-            with suppress(subprocess.TimeoutExpired):
-                rank.wait(max(0.0, deadline - time.monotonic()))
-        self.kill()
-
-    def _send(self, number: signal.Signals) -> None:
-        for rank in self.ranks:
-            if rank.poll() is None:
-                rank.send_signal(number)
-
-
-_GRACE = 5.0
-"""Seconds between SIGTERM and SIGKILL for the siblings of a dead rank; as SLURM's KillWait on the development cluster."""
 
 
 def meeting(head: str, job: str, attempt: int, deadline: float | None) -> dict[str, str]:

@@ -171,6 +171,7 @@ class Supervisor:
             trouble=trouble,
             lost_nodes=[node for node in nodes if node in self.gone],
             told=self.told,
+            cancelled=self.told and self.place.cancelled(),
             near_limit=self.place.deadline is not None and time.time() > self.place.deadline - _NEAR,
             room=len(healthy) >= self.config.slurm.nodes,
         )

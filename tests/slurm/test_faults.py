@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -144,3 +145,14 @@ def test_a_colleague_can_ask_for_a_checkpoint_and_for_a_stop(start: Callable[...
     behave(job.run, steps=job.ends()[0].step + 3)
     again = Submitted(job.config, job.run, client.submit(job.config.cluster, job.run.script))
     assert again.ended() == "COMPLETED" and again.begins()[1].step == job.ends()[0].step
+
+
+def test_what_is_cancelled_does_not_come_back(start: Callable[..., Submitted]) -> None:
+    """SLURM would requeue even a job that its user has just cancelled."""
+    job = start("cancelled", steps=1000)
+    wait_for(lambda: len(job.rows(0)) > 3, "some steps")
+    subprocess.run(["scancel", job.job], env=client.environment(job.config.cluster), check=True)
+    assert job.ended() == "CANCELLED", job.log()
+    wait_for(job.ends, "the verdict")
+    assert [(end.ending, end.action) for end in job.ends()] == [(Ending.stopped, Action.done)]
+    assert "scancel" in job.ends()[0].message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Iterator
 
@@ -97,7 +98,7 @@ def test_with_spares_it_recovers_inside_the_allocation(sixty_two: DevCluster, tm
         assert training(job, 2) and len(job.begins()) == 3, "which the new ranks do not notice"
         nothing_drained(sixty_two)
     finally:
-        client._run(job.config.cluster, "scancel", job.job)
+        subprocess.run(["scancel", job.job], env=client.environment(job.config.cluster), check=True)
         sixty_two.up(lost)
     wait_for(lambda: len(sixty_two.idle()) == 62, f"62 idle nodes: {sixty_two.status()}", 200)
 
@@ -114,5 +115,5 @@ def test_without_a_spare_it_recovers_through_the_queue(sixty_two: DevCluster, tm
         assert lost not in job.begins()[1].nodes and job.begins()[1].path == "requeue"
         nothing_drained(sixty_two)
     finally:
-        client._run(job.config.cluster, "scancel", job.job)
+        subprocess.run(["scancel", job.job], env=client.environment(job.config.cluster), check=True)
         sixty_two.up(lost)
