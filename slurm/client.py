@@ -77,10 +77,10 @@ def submit(cluster: ClusterConfig, script: Path, exclude: Sequence[str] = ()) ->
 
 
 def jobs(cluster: ClusterConfig, *, job_id: str = "", name: str = "") -> list[Job]:
-    """What SLURM has queued or running by id (an array: its unfinished tasks) or by name, of this user; empty when nothing."""
+    """What SLURM has queued or running by id (an array: its unfinished tasks) or by name, whoever submitted it; empty when nothing."""
     which = f"--jobs={job_id}" if job_id else f"--name={name}"
     try:
-        text = _run(cluster, "squeue", "--noheader", "--array", f"--user={os.geteuid()}", which, "--format=%i|%T|%r|%N")
+        text = _run(cluster, "squeue", "--noheader", "--array", which, "--format=%i|%T|%r|%N")
     except SlurmFailed as error:
         if "Invalid job id" in str(error):
             return []
@@ -168,6 +168,11 @@ def signal_step(cluster: ClusterConfig, job_id: str, name: str, signal: str) -> 
         for step in (step[0] for step in steps if step[1:] == [name]):
             with suppress(SlurmFailed):
                 _run(cluster, "scancel", f"--signal={signal}", step)
+
+
+def cancel(cluster: ClusterConfig, job_id: str) -> None:
+    """End a job for good."""
+    _run(cluster, "scancel", job_id)
 
 
 def host_names(cluster: ClusterConfig, node_list: str) -> list[str]:

@@ -8,15 +8,17 @@ answer either, it asks for the requeue that the supervisor cannot ask for any mo
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from cpt.config.run import RunConfig
 from cpt.config.seal import read_config
 from cpt.core.heartbeat import Beat, read_beat
 from cpt.core.paths import RunPaths
-from slurm import client
+from slurm import attempts, client
 from slurm.probe import answering
 
 
@@ -31,9 +33,19 @@ def keep_watch(run: RunPaths, job: str, host: str) -> str:
             seen, changed = beat, time.monotonic()
         silent = time.monotonic() - changed
         if silent >= config.slurm.silence_seconds and not answering(daemons, [host]):
-            client.requeue(config.cluster, job)
-            return f"{host} was silent for {silent:.0f} s and does not answer: job {job} is requeued"
+            bring_back(run, config, job)
+            return f"{host} was silent for {silent:.0f} s and does not answer: job {job} is brought back"
         time.sleep(min(1.0, config.slurm.heartbeat_seconds))
+
+
+def bring_back(run: RunPaths, config: RunConfig, job: str) -> None:
+    """Requeue, or, where the site does not let its users, submit the next job of the chain and let this one go."""
+    if config.slurm.requeue:
+        client.requeue(config.cluster, job)
+        return
+    successor = client.submit(config.cluster, run.script)
+    dataclasses.replace(attempts.load_state(run), successor=successor).save(run.state)
+    client.cancel(config.cluster, job)
 
 
 def command(python: str, run: RunPaths, job: str, host: str) -> list[str]:

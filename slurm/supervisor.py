@@ -24,7 +24,7 @@ from cpt.core.errors import EXIT_DONE, EXIT_RESUME, CptError
 from cpt.core.heartbeat import Heart, Phase, read_beats
 from cpt.core.paths import RunPaths
 from slurm import attempts, first_error
-from slurm.recovery import Verdict
+from slurm.recovery import Evidence, Verdict, decide, suspect
 from slurm.steps import Allocation, Place, Step
 from slurm.watch import Monitor, Trouble, limits
 
@@ -165,7 +165,6 @@ class Supervisor:
         failed = not (evidence.stop or (evidence.cause and evidence.cause.outcome == "fatal"))
         if failed:
             self.gone |= set(trouble.nodes) if trouble and trouble.ending is Ending.node_lost else set(self._lost(nodes))
-        healthy = [node for node in self.place.nodes if node not in self.gone and node not in self.unfit]
         evidence = dataclasses.replace(
             evidence,
             trouble=trouble,
@@ -173,11 +172,17 @@ class Supervisor:
             told=self.told,
             cancelled=self.told and self.place.cancelled(),
             near_limit=self.place.deadline is not None and time.time() > self.place.deadline - _NEAR,
-            room=len(healthy) >= self.config.slurm.nodes,
         )
+        evidence = dataclasses.replace(evidence, room=self._room(evidence))
         verdict = attempts.end(self.run, evidence, self.config.slurm, monitor.longest)
         _say(f"{verdict.ending}, {verdict.action}: {verdict.message}")
         return verdict
+
+    def _room(self, evidence: Evidence) -> bool:
+        """Whether enough nodes are left, without those that this very attempt makes suspects."""
+        draft, _ = decide(evidence, attempts.load_state(self.run), self.config.slurm)
+        out = {*self.gone, *self.unfit, *suspect(attempts.load_suspects(self.run), draft, evidence.attempt).excluded}
+        return sum(node not in out for node in self.place.nodes) >= self.config.slurm.nodes
 
     def _lost(self, nodes: Sequence[str]) -> list[str]:
         """A rank that lost its peer ends before SLURM knows why, so every node is asked itself."""

@@ -1,6 +1,7 @@
 """Stands in for a training rank: same files, same signals, same network, no torch. Its behavior is `behave.json` in the run directory.
 
-steps, save_every, seconds (a step), and `fault`: {"rank", "step", "kind": exit | fatal | kill | stop | disk, "attempts": how many of them}.
+steps, save_every, seconds (a step), and `fault`: {"rank", "step" or "after": steps of this attempt, "kind": exit | fatal | kill | stop |
+disk, "attempts": how many of them}.
 Every step all ranks meet at rank 0 over TCP, as in an all-reduce: a lost peer is a connection that never answers. The loss is a
 hash that each step carries on from the last, so a resumed run that lost, repeated or mixed anything up ends with another number.
 """
@@ -40,6 +41,7 @@ def train(run, world, attempt, behave, heart):
     deadline = deadline_from_environment() or float("inf")
     peers = Peers(world)
     step, loss = load(run)
+    first = step
     print(f"attempt {attempt} rank {world.rank} of {world.world_size} on {world.node_name} via {world.master_addr}:{world.master_port} from {step}", flush=True)
     journal(run, attempt, world, "events", {"event": "attempt_begin", "resume_step": step, "seq": 0})
     reason = "done"
@@ -52,7 +54,7 @@ def train(run, world, attempt, behave, heart):
         heart.at(Phase.step, step)
         time.sleep(behave["seconds"])
         step, loss = step + 1, following(step + 1, loss)
-        misbehave(behave["fault"], run, world, attempt, step)
+        misbehave(behave["fault"], run, world, attempt, (step, step - first))
         journal(run, attempt, world, "metrics", {"step": step, "values": {"train/loss": loss}, "consumed_samples": step, "consumed_tokens": step, "seq": step})
         if step % behave["save_every"] == 0:
             save(run, world, step, loss, heart, behave["save_seconds"])
@@ -148,8 +150,9 @@ class Peers:
         return word.strip()
 
 
-def misbehave(fault, run, world, attempt, step):
-    if not fault or (fault["rank"], fault["step"]) != (world.rank, step) or attempt >= fault.get("attempts", 99):
+def misbehave(fault, run, world, attempt, done):
+    step, here = done
+    if not fault or fault["rank"] != world.rank or attempt >= fault.get("attempts", 99) or (step != fault.get("step") and here != fault.get("after")):
         return
     match fault["kind"]:
         case "kill":

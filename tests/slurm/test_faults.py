@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cpt.core.attempts import Action, Ending
+from cpt.core.attempts import Action, Ending, Suspects
 from slurm import client
 from slurm.devcluster import DevCluster
 from tests.slurm.conftest import Submitted, behave, wait_for
@@ -156,3 +156,36 @@ def test_what_is_cancelled_does_not_come_back(start: Callable[..., Submitted]) -
     wait_for(job.ends, "the verdict")
     assert [(end.ending, end.action) for end in job.ends()] == [(Ending.stopped, Action.done)]
     assert "scancel" in job.ends()[0].message
+
+
+@pytest.fixture(scope="module")
+def runs(start: Callable[..., Submitted]) -> dict[str, Submitted]:
+    """Three that take their time, side by side."""
+    sick = {"fault": {"rank": 3, "after": 8, "kind": "stop", "attempts": 2}}
+    return {
+        "spare": start("sick_spare", ["slurm.hang_seconds=4", "slurm.spare_nodes=1"], **sick),
+        "none": start("sick_none", ["slurm.hang_seconds=4"], **sick),
+        "chain": start("chain", ["slurm.requeue=false", "slurm.time=1", "slurm.signal_lead=50"], steps=130, save_every=1000),
+    }
+
+
+@pytest.mark.parametrize(("name", "path"), [("spare", "relaunch"), ("none", "chain")])
+def test_a_node_that_fails_twice_is_kept_out(runs: dict[str, Submitted], name: str, path: str) -> None:
+    """Rank 3 stops answering twice on the same node. SLURM lets nobody name nodes to avoid in a requeue, so without a spare it is a new job."""
+    job = runs[name]
+    wait_for(lambda: len(job.ends()) == 3 and job.ends()[-1].ending is Ending.done, f"the third attempt: {job.log()}")
+    sick = job.begins()[0].nodes[1]
+    assert [begin.path for begin in job.begins()] == ["submit", "relaunch", path]
+    assert [end.nodes for end in job.ends()] == [[sick], [sick], []]
+    assert sick in job.begins()[1].nodes and sick not in job.begins()[2].nodes
+    suspects = Suspects.load(job.run.suspects)
+    assert list(suspects.excluded) == [sick] and len(suspects.blamed[sick]) == 2
+
+
+def test_where_requeue_is_not_allowed_the_script_submits_itself(runs: dict[str, Submitted]) -> None:
+    job = runs["chain"]
+    wait_for(lambda: job.ends() and job.ends()[-1].ending is Ending.done, f"the end of the chain: {job.log()}")
+    assert [begin.path for begin in job.begins()] == ["submit", *["chain"] * (len(job.begins()) - 1)] and len(job.begins()) > 1
+    assert len({begin.job for begin in job.begins()}) == len(job.begins()), "each a job of its own"
+    assert {end.ending for end in job.ends()[:-1]} == {Ending.time_limit}
+    assert job.ended() == "COMPLETED"
