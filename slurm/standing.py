@@ -26,7 +26,7 @@ from slurm.submit import JobRecord
 
 _HELD = ("REQUEUE_HOLD", "SPECIAL_EXIT")
 _WAITING = ("PENDING", "COMPLETING", "REQUEUED", *_HELD)
-"""States of a job that has no nodes for this run, now."""
+"""States of a job that has no nodes for this run, now. One that is CONFIGURING has them: they boot."""
 
 
 class State(StrEnum):
@@ -153,7 +153,7 @@ def _state(run: RunPaths, jobs: Sequence[Job], last: AttemptEnd | None, alive: b
     if waiting := [job for job in jobs if job.state == "PENDING"] or (jobs if last is None or last.action not in (Action.fail, Action.hold) else []):
         return State.queued, f"{waiting[0].state} ({waiting[0].reason})"
     if alive:
-        return State.running, "no job of yours in the queue, but its ranks beat"
+        return State.running, "no job of it in the queue, but its ranks beat"
     return _over(run, last)
 
 
@@ -175,10 +175,8 @@ def _fresh(beats: Sequence[Beat], config: RunConfig, now: float) -> bool:
 
 
 def _jobs(config: RunConfig, run: RunPaths) -> list[Job]:
-    if config.cluster.scheduler is Scheduler.local:
-        record, word = _job_record(run), submit.queued(config, run)
-        return [Job(id=record.id, state="RUNNING", reason="None", nodes="this machine")] if word and record else []
-    if SweepPaths(run.root.parent.parent).sweep.is_file():  # a trial: a task of an array, which has another name
+    is_trial = SweepPaths(run.root.parent.parent).sweep.is_file()  # a task of an array, which has another name
+    if is_trial or config.cluster.scheduler is Scheduler.local:
         return list(arrays.queued(config, [run]).values())
     return client.jobs(config.cluster, name=job_name(run))
 

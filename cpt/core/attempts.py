@@ -44,7 +44,7 @@ class AttemptBegin(Artifact):
 
     number: int
     job: str
-    """SLURM's job id, `<array>_<task>` in an array, or the local supervisor's."""
+    """SLURM's number of the job, of the task alone in an array (squeue calls it `<array>_<task>`), or the local supervisor's."""
     restarts: int
     """SLURM_RESTART_COUNT: every requeue counts, also preemption."""
     nodes: list[str]

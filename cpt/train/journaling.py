@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from cpt.core.attempts import StopRecord
 from cpt.core.paths import RunPaths
 from cpt.core.records import ParityRecord
 from cpt.core.world import World
+from cpt.data import batch_crc32
 from cpt.engine import StepResult
 from cpt.engine.attention import NAME as ATTENTION
 from cpt.tracking.journal import Journal
@@ -79,7 +79,7 @@ class Recorder:
             "train/lr": rate,
             "train/step_seconds": seconds,
             "train/tokens_per_second": tokens / seconds,
-            "data/batch_crc32": zlib.crc32(batch.checksums.tobytes()),
+            "data/batch_crc32": batch_crc32(batch.checksums),
         }
         for index in np.unique(batch.sources):
             values[f"train/loss/{self.sources[index]}"] = float(result.sequence_losses[batch.sources == index].mean(dtype=np.float64))

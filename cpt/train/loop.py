@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Callable
 
 import torch
@@ -11,6 +10,7 @@ import torch
 from cpt.checkpoint import sharded
 from cpt.config.schedule import learning_rate
 from cpt.core.heartbeat import Phase
+from cpt.data import row_checksums
 from cpt.train.job import Job
 from cpt.train.journaling import GlobalBatch
 from cpt.train.stop import StopReason, StopWatch
@@ -47,7 +47,7 @@ def read(job: Job) -> GlobalBatch:
     start, size = job.state.consumed_samples, job.config.train.global_batch_size
     rows = job.engine.rows(size)
     tokens = job.data.batch(start + rows.start, start + rows.stop).tokens
-    checksums = torch.tensor([zlib.crc32(row.tobytes()) for row in tokens])
+    checksums = torch.from_numpy(row_checksums(tokens))
     return GlobalBatch(tokens, job.data.sources(start, start + size), job.engine.gather(checksums, (len(rows),), torch.int64))
 
 

@@ -202,6 +202,7 @@ QUEUES = [
     ("PENDING", "JobHeldUser", 1, State.held, 2),
     ("SPECIAL_EXIT", "JobHeldUser", 1, State.held, 2),
     ("RUNNING", "None", 0, State.running, 0),
+    ("CONFIGURING", "None", 0, State.running, 0),
     ("", "", 0, State.gone, 2),
 ]
 
@@ -298,6 +299,14 @@ def test_a_sweep_is_a_table(tmp_path: Path, cluster: Cluster, ask: Ask) -> None:
     assert ask(tmp_path / "sweeps" / "lr")[0] == 1
     second.end(Ending.fatal, Action.fail, "")
     assert [row["state"] for row in json.loads(ask(tmp_path / "sweeps" / "lr", "--json")[1])["trials"]] == ["done", "failed"]
+
+
+def test_a_trial_whose_submitter_died_is_found_in_the_queue(tmp_path: Path, cluster: Cluster, ask: Ask) -> None:
+    _, second = sweep(tmp_path)
+    second.run.job.unlink()
+    cluster.queue = [Job(id="17_1", state="PENDING", reason="Resources", nodes="")]
+    known = of_run(second.run)
+    assert (known.state, known.job) == (State.queued, "17_1")
 
 
 def test_watch_prints_a_block_at_a_time_until_it_is_over(tmp_path: Path, cluster: Cluster, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,7 @@ def test_jobs_by_name(slurm: Callable[..., Fake]) -> None:
     fake = slurm("12|RUNNING|None|node[1-2]\n13|PENDING|Dependency|\n")
     running, waiting = client.jobs(CLUSTER, name="demo.1")
     assert "--name=demo.1" in fake.command
+    assert not any(word.startswith("--user") for word in fake.command), "a colleague sees the queue of a run that is not his"
     assert (str(running), str(waiting)) == ("RUNNING on node[1-2]", "PENDING (Dependency)")
 
 
