@@ -93,11 +93,12 @@ class Allocation:
         return end - self.config.slurm.signal_lead if end else None
 
     def examine(self, run: RunPaths, attempt: int) -> dict[str, str]:
-        """One task per node, where its ranks would run."""
+        """One task per node, where its ranks would run; a dead node is not asked, srun would wait for it."""
+        alive = self.answering(self.nodes)
         step = script.preflight_step(self.config, run, sys.executable)
-        return preflight.examine(
-            run, self.config, step, attempt, self.nodes, lambda argv: subprocess.Popen(argv, env=self._inherited(), start_new_session=True)
-        )
+        nodes = [node for node in self.nodes if node in alive]
+        unfit = preflight.examine(run, self.config, step, attempt, nodes, lambda argv: subprocess.Popen(argv, env=self._inherited(), start_new_session=True))
+        return unfit | {node: "SLURM's daemon there does not answer" for node in self.nodes if node not in alive}
 
     def start(self, run: RunPaths, attempt: int, nodes: Sequence[str]) -> SrunStep:
         """One srun step, named after its attempt."""

@@ -62,6 +62,10 @@ class Monitor:
     longest: dict[str, float] = field(default_factory=dict)
     """Phase -> the longest that it has taken; handed from attempt to attempt."""
     pulses: dict[int, Pulse] = field(default_factory=dict)
+    missing: dict[str, float] = field(default_factory=dict)
+    """Node -> since when its daemon does not answer."""
+    ask_again: float = 0.0
+    """Not before this time."""
 
     def see(self, beats: Iterable[Beat], now: float) -> None:
         """Take in the beats that lie there now."""
@@ -79,7 +83,25 @@ class Monitor:
         """The worst that can be said now; None when all is well or nothing is certain yet."""
         working = {rank: pulse for rank, pulse in self.pulses.items() if pulse.beat.phase is not Phase.done}
         silent = {rank: pulse for rank, pulse in working.items() if now - pulse.changed >= self.config.silence_seconds}
-        return _lost(silent, working, now, answering) or self._hang(working, silent, now)
+        return _lost(silent, working, now, answering) or self._cut_off(working, now, answering) or self._hang(working, silent, now)
+
+    def _cut_off(self, working: Mapping[int, Pulse], now: float, answering: Answering) -> Trouble | None:
+        """Ranks may beat through the file system while their network is gone: when nobody gets on, nodes are asked, twice, for a daemon may restart."""
+        stalled = now - max((pulse.advanced for pulse in working.values()), default=now)
+        if stalled < max(self.config.silence_seconds, 2 * max(self.longest.values(), default=0.0)):
+            self.missing.clear()
+            return None
+        if now < self.ask_again:
+            return None
+        self.ask_again = now + self.config.silence_seconds / 4
+        nodes = _nodes(working.values())
+        self.missing = {node: self.missing.get(node, now) for node in sorted(set(nodes) - answering(nodes))}
+        gone = [node for node, since in self.missing.items() if now - since >= self.config.silence_seconds / 2]
+        if not gone or len(gone) == len(nodes):
+            return None
+        ranks = sorted(rank for rank, pulse in working.items() if pulse.beat.host in gone)
+        message = f"lost {' '.join(gone)}: nobody got on for {stalled:.0f} s, and SLURM's daemon there does not answer"
+        return Trouble(ending=Ending.node_lost, nodes=gone, ranks=ranks, message=message, seconds=stalled)
 
     def _hang(self, working: Mapping[int, Pulse], silent: Mapping[int, Pulse], now: float) -> Trouble | None:
         """The first limit to pass. Blamed are those who do not beat, else those who are behind, else nobody."""
