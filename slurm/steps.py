@@ -119,18 +119,11 @@ class Allocation:
         if not others or (self._deputy and self._deputy_node in others and self._deputy.poll() is None):
             return
         self._deputy_node = others[-1]
-        step = [
-            "srun",
-            "--overlap",
-            "--nodes=1",
-            "--ntasks=1",
-            "--cpus-per-task=1",
-            f"--nodelist={self._deputy_node}",
-            f"--output={os.devnull}",
-            "--job-name=cpt-deputy",
-        ]
-        argv = [*step, *deputy.command(sys.executable, run, self._requeue_id(), self.host)]
-        self._deputy = subprocess.Popen(argv, env=self._inherited(), start_new_session=True)
+        where = ["--nodes=1", "--ntasks=1", "--cpus-per-task=1", f"--nodelist={self._deputy_node}", "--job-name=cpt-deputy"]
+        log = f"--output={str(run.deputy_log).replace('%', '%%')}"
+        argv = ["srun", "--overlap", *where, log, "--open-mode=append", *deputy.command(sys.executable, run, self._requeue_id(), self.host)]
+        with open(run.deputy_log, "ab") as words:
+            self._deputy = subprocess.Popen(argv, env=self._inherited(), stdout=words, stderr=words, start_new_session=True)
 
     def unfit(self, nodes: Sequence[str]) -> dict[str, str]:
         """Down, not responding or failing. A node that only drains still belongs to this job."""

@@ -146,6 +146,11 @@ class RunPaths:
         return self.root / "supervisor.beat"
 
     @property
+    def deputy_log(self) -> Path:
+        """What the supervisor's deputy on another node said, and why it ended."""
+        return self.root / "deputy.log"
+
+    @property
     def suspects(self) -> Path:
         """Nodes that failed in this run."""
         return self.root / "suspects.json"

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,11 @@ class Fault:
     heal: Strike = lambda _: None
     final: str = "COMPLETED"
 
+    @property
+    def folder(self) -> str:
+        """Of its run."""
+        return self.name.replace(" ", "_").replace(",", "")
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -58,33 +63,37 @@ class Outcome:
     fault: Fault
     job: Submitted
     state: str
+    interval: int
+    """Steps between two checkpoints."""
     steps_lost: int | None = None
     seconds: float | None = None
     path: str = ""
 
 
-def play(fault: Fault, start: Callable[..., Submitted], cluster: DevCluster) -> Outcome:
-    """Start, strike after the first checkpoint, wait for the way back and the end, heal."""
-    job = start(fault.name.replace(" ", "_").replace(",", ""), [*fault.settings, "+slurm.extra.exclusive=''"], **fault.behave)
+def play(fault: Fault, start: Callable[..., Submitted], cluster: DevCluster, interval: int = SAVE_EVERY) -> Outcome:
+    """Start, strike two steps after the first checkpoint, wait for the way back and the end, heal."""
+    job = start(fault.folder, [*fault.settings, "+slurm.extra.exclusive=''"], **fault.behave)
     scene = Scene(cluster, job)
     try:
-        wait_for(lambda: len(job.rows(0)) >= SAVE_EVERY + 2 or job.state() in END, f"{fault.name}: the first checkpoint: {job.log()}")
+        wait_for(lambda: len(job.rows(0)) >= interval + 2 or job.state() in END, f"{fault.name}: the first checkpoint: {job.log()}")
         at = time.time()
         fault.strike(scene)
         state = job.ended()
     finally:
         fault.heal(scene)
-    return _outcome(fault, job, state, at)
+    return measure(Outcome(fault, job, state, fault.behave.get("save_every", interval)), at)
 
 
-def _outcome(fault: Fault, job: Submitted, state: str, struck: float) -> Outcome:
+def measure(outcome: Outcome, struck: float) -> Outcome:
+    """Add the cost, once a second attempt has made a step. `struck`: seconds since the epoch."""
+    fault, job = outcome.fault, outcome.job
     before, after = job.rows(0), job.rows(1)
     if not after:
-        return Outcome(fault, job, state)
+        return outcome
     if fault.behave.get("fault"):  # it did it itself, right after its last step
         struck = before[-1]["ts_ms"] / 1000
     lost = before[-1]["step"] - job.begins()[1].step
-    return Outcome(fault, job, state, lost, after[0]["ts_ms"] / 1000 - struck, job.begins()[1].path)
+    return replace(outcome, steps_lost=lost, seconds=after[0]["ts_ms"] / 1000 - struck, path=job.begins()[1].path)
 
 
 def rank_process(job: Submitted, rank: int) -> int:
@@ -192,7 +201,7 @@ FAULTS = [
         says="ranks save, requeue; the chain goes on until done",
         # SLURM looks at time limits every half minute, so the signal comes 10 to 40 seconds after the start.
         settings=["slurm.time=1", "slurm.signal_lead=50"],
-        behave={"steps": 260, "save_every": 1000, "seconds": 0.2},
+        behave={"steps": 110, "save_every": 1000, "seconds": 0.2},
     ),
     Fault(
         name="deterministic crash",
