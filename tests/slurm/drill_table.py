@@ -1,27 +1,34 @@
-"""What the drill found, as a table for people."""
+"""What the drill found, as tables for people: one between each pair of marks on the page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.slurm.faults import SAVE_EVERY, Outcome
+from tests.slurm.faults import Outcome
 
-_HEAD = """| fault | what is expected | way back | steps lost | seconds to the next step |
-|---|---|---|---|---|
-"""
+Column = Callable[[Outcome], str]
+
+COLUMNS: Mapping[str, Column] = {
+    "fault": lambda outcome: outcome.fault.name,
+    "what is expected": lambda outcome: outcome.fault.says,
+    "way back": lambda outcome: outcome.path or "-",
+    "steps lost": lambda outcome: "-" if outcome.steps_lost is None else f"{outcome.steps_lost} of at most {outcome.interval}",
+    "seconds to the next step": lambda outcome: "-" if outcome.seconds is None else f"{outcome.seconds:.1f}",
+}
 
 
-def write_table(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Replace the part of the page between its two marks; print the same."""
-    text = _HEAD + "".join(_row(outcome) for outcome in outcomes)
+def write_table(path: Path, part: str, outcomes: Sequence[Outcome], columns: Mapping[str, Column] = COLUMNS) -> None:
+    """Replace what is between `<!-- part -->` and `<!-- end -->` on the page; print the same."""
+    rows = [list(columns), ["---"] * len(columns), *([column(outcome) for column in columns.values()] for outcome in outcomes)]
+    write_part(path, part, "".join(f"| {' | '.join(row)} |\n" for row in rows))
+
+
+def write_part(path: Path, part: str, text: str) -> None:
+    """The same for any text of whole lines. Raises `ValueError` for a part that the page lacks."""
     print(f"\n{text}")
-    page = path.read_text()
-    head, _, rest = page.partition("<!-- light -->\n")
-    path.write_text(f"{head}<!-- light -->\n{text}<!-- end -->{rest.partition('<!-- end -->')[2]}")
-
-
-def _row(outcome: Outcome) -> str:
-    lost = "-" if outcome.steps_lost is None else f"{outcome.steps_lost} of at most {outcome.fault.behave.get('save_every', SAVE_EVERY)}"
-    seconds = "-" if outcome.seconds is None else f"{outcome.seconds:.1f}"
-    return f"| {outcome.fault.name} | {outcome.fault.says} | {outcome.path or '-'} | {lost} | {seconds} |\n"
+    mark, page = f"<!-- {part} -->\n", path.read_text()
+    if mark not in page:
+        raise ValueError(f"{path} has no {mark.strip()}")
+    head, rest = page.split(mark, 1)
+    path.write_text(f"{head}{mark}{text}<!-- end -->{rest.partition('<!-- end -->')[2]}")

@@ -39,7 +39,7 @@ def outcomes(start: Callable[..., Submitted], cluster: DevCluster) -> Iterator[d
         every = played | {fault.name: last.submit(when_all_is_quiet, fault) for fault in FAULTS if fault.name == alone}
         yield every
     if TABLE:
-        write_table(Path(TABLE), [future.result() for future in every.values() if not future.exception()])
+        write_table(Path(TABLE), "light", [future.result() for future in every.values() if not future.exception()])
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
