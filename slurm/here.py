@@ -12,6 +12,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from cpt.config.run import RunConfig
+from cpt.core.heartbeat import Beat
 from cpt.core.paths import RunPaths
 from slurm import script
 from slurm.rank import STACKS
@@ -86,7 +87,7 @@ class LocalStep:
         """Those that still live."""
         self._send(signal.SIGUSR2)
 
-    def stacks(self) -> None:
+    def stacks(self, blamed: Sequence[Beat]) -> None:
         """Into their logs."""
         self._send(STACKS)
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Thread
 from typing import Protocol
 
 from cpt.config.run import RunConfig
-from cpt.core.paths import RunPaths
+from cpt.core.heartbeat import Beat
+from cpt.core.paths import AttemptPaths, RunPaths
 from slurm import client, deputy, preflight, script
 from slurm.environment import ATTEMPT, DEADLINE, master_port
 from slurm.probe import answering
@@ -30,8 +34,8 @@ class Step(Protocol):
     def tell(self) -> None:
         """Ask every rank to save and leave."""
 
-    def stacks(self) -> None:
-        """Have every rank that still can write down where it is."""
+    def stacks(self, blamed: Sequence[Beat]) -> None:
+        """Have every rank that still can write down where it is; those blamed are looked at from outside, where py-spy is."""
 
     def kill(self) -> None:
         """End every rank that can be reached, at once, and wait for it."""
@@ -97,7 +101,7 @@ class Allocation:
         alive = self.answering(self.nodes)
         step = script.preflight_step(self.config, run, sys.executable)
         nodes = [node for node in self.nodes if node in alive]
-        unfit = preflight.examine(run, self.config, step, attempt, nodes, lambda argv: subprocess.Popen(argv, env=self._inherited(), start_new_session=True))
+        unfit = preflight.examine(run, self.config, step, attempt, nodes, lambda argv: subprocess.Popen(argv, env=_inherited(), start_new_session=True))
         return unfit | {node: "SLURM's daemon there does not answer" for node in self.nodes if node not in alive}
 
     def start(self, run: RunPaths, attempt: int, nodes: Sequence[str]) -> SrunStep:
@@ -106,8 +110,8 @@ class Allocation:
         log = str(run.attempt(attempt).log("%t")).replace("%", "%%").replace("%%t.log", "%t.log")
         first, *rest = self.argv
         argv = [first, f"--job-name={name}", f"--nodelist={','.join(nodes)}", f"--output={log}", *rest]
-        child = subprocess.Popen(argv, env=self._inherited() | meeting(nodes[0], self.job, attempt, self.deadline), start_new_session=True)
-        return SrunStep(self.config, self.job, name, child)
+        child = subprocess.Popen(argv, env=_inherited() | meeting(nodes[0], self.job, attempt, self.deadline), start_new_session=True)
+        return SrunStep(self.config, run.attempt(attempt), self.job, name, child)
 
     def answering(self, nodes: Sequence[str]) -> set[str]:
         """Asked directly, all at once."""
@@ -123,7 +127,7 @@ class Allocation:
         log = f"--output={str(run.deputy_log).replace('%', '%%')}"
         argv = ["srun", "--overlap", *where, log, "--open-mode=append", *deputy.command(sys.executable, run, self._requeue_id(), self.host)]
         with open(run.deputy_log, "ab") as words:
-            self._deputy = subprocess.Popen(argv, env=self._inherited(), stdout=words, stderr=words, start_new_session=True)
+            self._deputy = subprocess.Popen(argv, env=_inherited(), stdout=words, stderr=words, start_new_session=True)
 
     def unfit(self, nodes: Sequence[str]) -> dict[str, str]:
         """Down, not responding or failing. A node that only drains still belongs to this job."""
@@ -149,16 +153,13 @@ class Allocation:
         array = os.environ.get("SLURM_ARRAY_JOB_ID")
         return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else self.job
 
-    def _inherited(self) -> dict[str, str]:
-        """Without what sbatch set for the whole allocation, which would fight with a step's own, smaller shape."""
-        return {key: value for key, value in os.environ.items() if key not in _OF_THE_ALLOCATION}
-
 
 @dataclass
 class SrunStep:
     """A running srun. Killing srun itself would leave its ranks to time out, so the controller is told first."""
 
     config: RunConfig
+    attempt: AttemptPaths
     job: str
     name: str
     child: subprocess.Popen[bytes]
@@ -172,9 +173,21 @@ class SrunStep:
         if self.child.poll() is None:
             self.child.send_signal(signal.SIGUSR2)
 
-    def stacks(self) -> None:
-        """Through the controller: srun keeps this signal for itself."""
+    def stacks(self, blamed: Sequence[Beat]) -> None:
+        """Through the controller: srun keeps this signal for itself. A stopped process hears nothing, hence py-spy, on its node."""
         client.signal_step(self.config.cluster, self.job, self.name, STACKS.name.removeprefix("SIG"))
+        looks = [self._look(beat, tool) for beat in blamed[:_LOOKS] if (tool := py_spy())]
+        deadline = time.monotonic() + _LOOKING
+        for look in looks:
+            with suppress(subprocess.TimeoutExpired):
+                look.wait(max(0.0, deadline - time.monotonic()))
+            look.kill()
+
+    def _look(self, beat: Beat, tool: str) -> subprocess.Popen[bytes]:
+        step = ["srun", "--overlap", "--nodes=1", "--ntasks=1", "--cpus-per-task=1", f"--nodelist={beat.host}", "--job-name=cpt-stacks"]
+        with open(self.attempt.stack(beat.rank), "ab") as output:
+            argv = [*step, tool, "dump", "--nonblocking", "--pid", str(beat.pid)]
+            return subprocess.Popen(argv, env=_inherited(), stdout=output, stderr=output, start_new_session=True)
 
     def kill(self) -> None:
         """Ranks first, then srun; both the controller's command and srun would wait for a dead node."""
@@ -184,6 +197,12 @@ class SrunStep:
         self.child.kill()
         self.child.wait()
 
+
+_LOOKS = 4
+"""Blamed ranks that are looked at from outside; more would say the same."""
+
+_LOOKING = 10.0
+"""Seconds for that."""
 
 _PATIENCE = 2.0
 """Seconds that srun has to end by itself after its ranks were killed."""
@@ -200,6 +219,17 @@ _OF_THE_ALLOCATION = frozenset(
         "SLURM_DISTRIBUTION",
     }
 )
+
+
+def _inherited() -> dict[str, str]:
+    """Without what sbatch set for the whole allocation, which would fight with a step's own, smaller shape."""
+    return {key: value for key, value in os.environ.items() if key not in _OF_THE_ALLOCATION}
+
+
+def py_spy() -> str | None:
+    """Beside this interpreter, or on the path."""
+    beside = Path(sys.executable).with_name("py-spy")
+    return str(beside) if beside.is_file() else shutil.which("py-spy")
 
 
 def meeting(head: str, job: str, attempt: int, deadline: float | None) -> dict[str, str]:

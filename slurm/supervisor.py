@@ -109,7 +109,7 @@ class Supervisor:
         trouble = self._watch(attempt, nodes, self.step, monitor)
         if trouble:
             _say(f"{trouble.ending}: {trouble.message}")
-            self._end_step(self.step, trouble)
+            self._end_step(attempt, self.step, trouble)
         code = self.step.poll() or 0
         self.step = None
         verdict = self._judge(attempt, nodes, code, trouble, monitor)
@@ -153,10 +153,10 @@ class Supervisor:
             self.shown = text
             _say(f"taken for a hang from now on: {text} without progress")
 
-    def _end_step(self, step: Step, trouble: Trouble) -> None:
+    def _end_step(self, attempt: int, step: Step, trouble: Trouble) -> None:
         """A hang leaves its stacks in the ranks' logs first."""
         if trouble.ending is Ending.hang:
-            step.stacks()
+            step.stacks([beat for beat in read_beats(self.run.attempt(attempt)) if beat.rank in trouble.ranks])
             time.sleep(_STACKS)
         step.kill()
 

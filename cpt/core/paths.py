@@ -269,6 +269,10 @@ class AttemptPaths:
         """What failed first, merged from all ranks' records and logs."""
         return self.root / "first_error.txt"
 
+    def stack(self, rank: int) -> Path:
+        """Of a rank that hung, as seen from outside."""
+        return self.root / f"stack_{rank:04d}.txt"
+
     def log(self, rank: int | str) -> Path:
         """Standard output and error of one rank; the batch script passes srun's `%t`."""
         return self.root / f"rank_{rank}.log"

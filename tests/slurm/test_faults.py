@@ -13,6 +13,7 @@ import pytest
 from cpt.core.attempts import Action, Ending, Suspects
 from slurm import client
 from slurm.devcluster import DevCluster
+from slurm.steps import py_spy
 from tests.slurm.conftest import Submitted, behave, wait_for
 from tests.slurm.drill_table import write_table
 from tests.slurm.faults import FAULTS, SAVE_EVERY, STEPS, Fault, Outcome, play
@@ -85,6 +86,8 @@ def test_a_hang_names_the_rank_and_dumps_the_stacks_of_the_others(outcomes: dict
     job = outcome_of(outcomes, "rank SIGSTOP (hang)")
     end = job.ends()[0]
     assert end.rank == 3 and end.nodes == [job.begins()[0].nodes[1]] and "silent: rank 3 on" in end.message
+    if py_spy():
+        assert "stand_in.py" in job.run.attempt(0).stack(3).read_text(), "a stopped process cannot say where it is; it is looked at"
     assert "most recent call first" in job.run.attempt(0).log(0).read_text() and "in hear" in job.run.attempt(0).log(0).read_text()
 
 
