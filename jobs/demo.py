@@ -16,7 +16,7 @@ def main(overrides: Sequence[str]) -> int:
     """0 with report.html written; otherwise the exit code of the stage that failed."""
     slurm, why_local = scheduler("--without-slurm" in overrides)
     extra = ["cluster=devcluster" if slurm else "cluster=local", *(override for override in overrides if not override.startswith("--"))]
-    full = ["experiment=demo", *([] if slurm else ["slurm.nodes=1", "slurm.tasks_per_node=6"]), *extra]
+    full = ["experiment=demo", *([] if slurm else ["slurm.nodes=1", "slurm.spare_nodes=0", "slurm.tasks_per_node=6"]), *extra]
     config = compose_config(full)
     stages = Stages(config.runs.root)
     stages.say(why_local)
