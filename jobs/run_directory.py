@@ -32,7 +32,9 @@ class Prepared:
     record: RunRecord
 
     def write(self, run: RunPaths) -> None:
-        """The sealed config last: a directory that has one is whole."""
+        """The sealed config last: a directory that has one is whole. Whoever shares the owner's group may pull a trigger."""
+        run.triggers.mkdir(parents=True, exist_ok=True)
+        run.triggers.chmod(0o2775)
         files = {
             run.run: json_text(self.record.as_dict()),
             run.plan: json_text(self.plan.as_dict()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -75,7 +76,10 @@ def launch_and_lose_power(settings: list[str]) -> RunPaths:
     assert not run.root.exists()
     cpt("plan", *settings, *LAYOUT)
     cpt("launch", *settings, *LAYOUT)
-    assert "under way" in cpt("launch", *settings, *LAYOUT)
+    shown = cpt("launch", *settings, *LAYOUT)
+    assert "under way" in shown
+    (pull,) = [line.removesuffix("stop") + "save" for line in shown.splitlines() if "touch " in line]
+    subprocess.run(shlex.split(pull), check=True)  # what is printed works
     drill.lose_power(config, run, print)
     drill.wait_until_done(run, print)
     assert "finished" in cpt("launch", *settings, *LAYOUT)
