@@ -75,6 +75,19 @@ def test_a_full_disk_is_fatal_and_torn_saves_make_room_for_these_words(run: RunP
     assert not torn.exists() and whole.exists()
 
 
+def test_a_save_that_failed_leaves_a_word(run: RunPaths) -> None:
+    """torch's exception of this name is no `Exception`; with room on the disk it is a crash like any other."""
+
+    class CheckpointException(BaseException):
+        pass
+
+    run.checkpoints.mkdir(parents=True)
+    with pytest.raises(CheckpointException), alive(run, 0, WORLD, 60.0):
+        raise CheckpointException("write", {0: RuntimeError("Worker failure")})
+    assert word(run).outcome == "crash" and "Worker failure" in word(run).message
+    assert list(run.checkpoints.iterdir()) == []
+
+
 def test_the_first_word_of_a_rank_stays(run: RunPaths) -> None:
     own = RankRecord(rank=3, host="node2", outcome="fatal", step=7, message="parity")
     with pytest.raises(RuntimeError), alive(run, 0, WORLD, 60.0):
