@@ -8,7 +8,8 @@ from typing import Any
 
 from cpt.config.compose import compose_config
 from cpt.config.run import RunConfig
-from cpt.config.seal import read_config, write_config
+from cpt.config.seal import read_config, to_yaml
+from cpt.core.artifacts import write_text
 from cpt.core.paths import RunPaths
 from cpt.core.records import RunRecord
 from cpt.core.world import World
@@ -61,7 +62,7 @@ def make_run(root: Path, name: str, overrides: Sequence[str]) -> RunPaths:
     mixture = plan_mixture(config.mixture, open_manifest(config), train.train_tokens, train.sequence_length)
     run = RunPaths(root / name)
     RunRecord(name=name, fingerprint="test", created="", command=[], versions={}, mixture=mixture).save(run.run)
-    write_config(config, run.config)
+    write_text(run.config, to_yaml(config))
     return run
 
 

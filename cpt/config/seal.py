@@ -12,7 +12,6 @@ from omegaconf.errors import OmegaConfBaseException
 from cpt.config.run import RunConfig
 from cpt.config.section import Section
 from cpt.config.validate import validate
-from cpt.core.artifacts import write_text
 from cpt.core.errors import MissingInput, Problem, UserError
 
 
@@ -44,11 +43,6 @@ class Texts:
         if key not in self._known:  # the value is kept with its text, so that its id is not given to another
             self._known[key] = (value, OmegaConf.to_yaml(OmegaConf.create({name: OmegaConf.structured(value) if isinstance(value, Section) else value})))
         return self._known[key][1]
-
-
-def write_config(config: RunConfig, path: Path) -> None:
-    """Freeze a sealed config on disk; `read_config` gives it back."""
-    write_text(path, to_yaml(config))
 
 
 def read_config(path: Path) -> RunConfig:

@@ -9,8 +9,9 @@ import pytest
 from cpt.config import RunConfig
 from cpt.config.compose import CONFIG_FOLDER, compose_config
 from cpt.config.fingerprint import fingerprint
-from cpt.config.seal import read_config, write_config
+from cpt.config.seal import read_config, to_yaml
 from cpt.config.section import Sealed
+from cpt.core.artifacts import write_text
 from cpt.core.errors import EXIT_YOURS, MissingInput, Problem, UserError
 
 CHOICES = [
@@ -55,7 +56,7 @@ def test_every_group_file_composes(choice: str) -> None:
 
 def test_sealed_config_reads_back_equal(tmp_path: Path) -> None:
     config = compose_config(["experiment=demo", "+mixture.weights.listings=2", "optimizer.lr_ratio=0.3"])
-    write_config(config, tmp_path / "config.yaml")
+    write_text(tmp_path / "config.yaml", to_yaml(config))
     again = read_config(tmp_path / "config.yaml")
     assert again == config
     assert fingerprint(again) == fingerprint(config)
@@ -65,7 +66,7 @@ def test_edited_run_directory_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     with pytest.raises(MissingInput):
         read_config(path)
-    write_config(compose_config(["experiment=demo"]), path)
+    write_text(path, to_yaml(compose_config(["experiment=demo"])))
     path.write_text(path.read_text() + "surprise: 1\n")
     with pytest.raises(UserError, match="surprise"):
         read_config(path)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cpt.config.compose import compose_config
-from cpt.config.seal import write_config
-from cpt.core.artifacts import write_json
+from cpt.config.seal import to_yaml
+from cpt.core.artifacts import write_json, write_text
 from cpt.core.attempts import Action, AttemptBegin, AttemptEnd, Ending, RankRecord, StopRecord, Suspects
 from cpt.core.heartbeat import Phase
 from cpt.core.paths import AttemptPaths, RunPaths
@@ -27,7 +27,7 @@ class History:
         self.config = compose_config([*SETTINGS, f"run_root={root}", *overrides])
         self.run = RunPaths(root / name)
         self.number, self.step, self.saved = -1, 0, 0
-        write_config(self.config, self.run.config)
+        write_text(self.run.config, to_yaml(self.config))
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.now))
         write_json(self.run.run, {"fingerprint": name.rpartition("-")[2], "created": created})
         JobRecord(id="4711", scheduler="slurm", time=self.now).save(self.run.job)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cpt.config.run import RunConfig
-from cpt.config.seal import read_config, write_config
+from cpt.config.seal import read_config, to_yaml
 from cpt.core.artifacts import write_text
 from cpt.core.attempts import StopRecord
 from cpt.core.errors import MissingInput, UserError
@@ -33,7 +33,7 @@ class Written:
 
     def write(self, run: RunPaths) -> None:
         write_text(run.script, render(self.config, run, Origin()))
-        write_config(self.config, run.config)
+        write_text(run.config, to_yaml(self.config))
 
 
 @pytest.fixture

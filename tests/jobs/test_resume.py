@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from cpt.config.compose import compose_config
-from cpt.config.seal import read_config, write_config
+from cpt.config.seal import read_config, to_yaml
+from cpt.core.artifacts import write_text
 from cpt.core.paths import RunPaths
 from cpt.tracking.journal import read_events, series
 from jobs import cli, launch
@@ -53,7 +54,7 @@ def resume(run: RunPaths, capsys: pytest.CaptureFixture[str]) -> Resumed:
 
 def change_mixture(run: RunPaths) -> None:
     sealed = read_config(run.config)
-    write_config(compose_config([*SETTINGS, f"run_root={sealed.run_root}", "mixture.domain_share=0.7"]), run.config)
+    write_text(run.config, to_yaml(compose_config([*SETTINGS, f"run_root={sealed.run_root}", "mixture.domain_share=0.7"])))
 
 
 def test_the_check_tells_what_training_then_does(run: RunPaths, resume: Resumed) -> None:
@@ -107,7 +108,7 @@ def test_training_itself_refuses_a_plan_that_was_exchanged(run: RunPaths, resume
 def test_a_corpus_that_was_prepared_again_is_seen(run: RunPaths, resume: Resumed, tmp_path: Path) -> None:
     sealed = read_config(run.config)
     shutil.copytree(sealed.run_root, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*able*", "test_*"))
-    write_config(compose_config([*SETTINGS, f"run_root={tmp_path}"]), run.config)
+    write_text(run.config, to_yaml(compose_config([*SETTINGS, f"run_root={tmp_path}"])))
     assert resume("--check")[0] == 0
     paths = sealed.runs.data("sample").__class__(tmp_path / "data" / "sample")
     manifest = json.loads(paths.manifest.read_text())

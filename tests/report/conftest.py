@@ -12,8 +12,8 @@ import pytest
 from cpt.config.compose import compose_config
 from cpt.config.fingerprint import fingerprint
 from cpt.config.run import RunConfig
-from cpt.config.seal import write_config
-from cpt.core.artifacts import write_json
+from cpt.config.seal import to_yaml
+from cpt.core.artifacts import write_json, write_text
 from cpt.core.attempts import Action, AttemptBegin, AttemptEnd, DrillRecord, Ending, StopRecord
 from cpt.core.paths import RunPaths
 from cpt.core.records import (
@@ -201,7 +201,7 @@ def bare_run(tmp_path: Path) -> RunPaths:
     """Nothing but a sealed config: submitted, not begun."""
     config = compose_config(["experiment=demo", f"run_root={tmp_path}", "cluster=local", "slurm.nodes=1", "slurm.tasks_per_node=6"])
     run = config.runs.run(config.name, fingerprint(config))
-    write_config(config, run.config)
+    write_text(run.config, to_yaml(config))
     return run
 
 
@@ -220,7 +220,7 @@ def write_full_run(root: Path) -> RunPaths:
     """Everything that a whole job leaves; node2 lost its power at step 23, three steps after the last checkpoint."""
     config = compose_config(["experiment=demo", f"run_root={root}", "optimizer.lr_ratio=0.3"])
     run = config.runs.run(config.name, fingerprint(config))
-    write_config(config, run.config)
+    write_text(run.config, to_yaml(config))
     write_sweep(config)
     manifest(config).save(config.runs.data("demo").manifest)
     RunRecord(

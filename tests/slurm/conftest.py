@@ -15,7 +15,7 @@ import pytest
 
 from cpt.config.compose import compose_config
 from cpt.config.run import RunConfig
-from cpt.config.seal import write_config
+from cpt.config.seal import to_yaml
 from cpt.core.artifacts import write_text
 from cpt.core.attempts import AttemptBegin, AttemptEnd
 from cpt.core.paths import RunPaths
@@ -65,7 +65,7 @@ class Submitted:
         return wait_for(lambda: self.state() if self.state() in final else "", f"the end of {self.run.root.name}: {self.log()}")
 
     def begins(self) -> list[AttemptBegin]:
-        return [AttemptBegin.load(attempt.begin) for attempt in self.run.attempts()]
+        return [AttemptBegin.load(attempt.begin) for attempt in self.run.attempts() if attempt.begin.is_file()]
 
     def ends(self) -> list[AttemptEnd]:
         return [AttemptEnd.load(attempt.end) for attempt in self.run.attempts() if attempt.end.is_file()]
@@ -104,7 +104,7 @@ def start(on_cluster: list[str], tmp_path_factory: pytest.TempPathFactory) -> Ca
         with COMPOSING:
             config = compose_config([*on_cluster, "slurm.nodes=2", "slurm.tasks_per_node=2", *(overrides or [])])
         run = RunPaths(root / name)
-        write_config(config, run.config)
+        write_text(run.config, to_yaml(config))
         behave(run, **({"steps": 60, "save_every": 5, "seconds": 0.15} | how))
         write_text(run.script, render(config, run, Origin(), STAND_IN))
         return Submitted(config, run, client.submit(config.cluster, run.script))

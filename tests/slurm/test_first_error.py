@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cpt.config.compose import compose_config
-from cpt.config.seal import write_config
-from cpt.core.artifacts import write_json
+from cpt.config.seal import to_yaml
+from cpt.core.artifacts import write_json, write_text
 from cpt.core.attempts import Action, AttemptEnd, Ending, RankRecord
 from cpt.core.paths import AttemptPaths, RunPaths
 from slurm import first_error
@@ -148,7 +148,7 @@ def test_values_of_secrets_become_their_names(run: RunPaths, attempt: AttemptPat
     monkeypatch.setenv("LONG_TOKEN", "hf_abcdef")
     monkeypatch.setenv("EMPTY", "")
     config = compose_config(["model=tiny", "train.train_tokens=81920", "cluster.secrets=[HF_TOKEN,LONG_TOKEN,EMPTY,UNSET]"])
-    write_config(config, run.config)
+    write_text(run.config, to_yaml(config))
     record(attempt, 0, NOON, "OSError at a.py:1 in f", "401 for hf_abcdef")
     record(attempt, 1, NOON + 1, "OSError at a.py:1 in f", "403 for hf_abc")
     first_error.write(run, 3)

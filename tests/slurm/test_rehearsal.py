@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from cpt.config.compose import compose_config
-from cpt.config.seal import write_config
+from cpt.config.seal import to_yaml
 from cpt.core.artifacts import write_text
 from cpt.core.attempts import Action, Ending
 from cpt.core.heartbeat import read_beats
@@ -51,7 +51,7 @@ def sixty_two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevCluster]:
 
 def launch(cluster: DevCluster, folder: RunPaths, overrides: list[str], **how: object) -> Submitted:
     config = compose_config([*SETTINGS, f"cluster.slurm_conf={cluster.files.slurm_conf}", *overrides])
-    write_config(config, folder.config)
+    write_text(folder.config, to_yaml(config))
     behave(folder, **({"steps": 100000, "save_every": 10, "seconds": 0.2, "beat": 1.0} | how))
     write_text(folder.script, render(config, folder, Origin(), STAND_IN))
     return Submitted(config, folder, client.submit(config.cluster, folder.script))

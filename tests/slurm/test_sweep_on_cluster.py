@@ -18,7 +18,7 @@ import cpt.config.compose
 import cpt.config.multirun
 from cpt.config.run import RunConfig
 from cpt.config.running import ClusterConfig
-from cpt.config.seal import read_config, write_config
+from cpt.config.seal import read_config, to_yaml
 from cpt.core.artifacts import write_text
 from cpt.core.attempts import AttemptBegin, AttemptEnd, Ending
 from cpt.core.errors import Problem, UserError
@@ -58,7 +58,7 @@ class Directory:
 
     def write(self, run: RunPaths) -> None:
         write_text(run.root / "behave.json", json.dumps(self.how))
-        write_config(self.config, run.config)
+        write_text(run.config, to_yaml(self.config))
 
 
 def task(prepare: Rehearsal | None = None, ranks: tuple[str, ...] = STAND_IN) -> Task:

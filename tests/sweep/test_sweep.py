@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from cpt.config.compose import compose_config
-from cpt.config.seal import write_config
+from cpt.config.seal import to_yaml
+from cpt.core.artifacts import write_text
 from cpt.core.attempts import Action, AttemptEnd, Ending, StopRecord
 from cpt.core.errors import CptError, UserError
 from cpt.core.paths import RunPaths, SweepPaths
@@ -41,7 +42,7 @@ def sweep(tmp_path: Path) -> SweepPaths:
 
 
 def finish(run: RunPaths, overrides: list[str], domain: float, general: float, root: Path) -> None:
-    write_config(compose_config(["experiment=lr_sweep", f"run_root={root}", *overrides]), run.config)
+    write_text(run.config, to_yaml(compose_config(["experiment=lr_sweep", f"run_root={root}", *overrides])))
     with Journal(run, 0) as journal:
         journal.event("attempt_begin", resume_step=0)
         for step, (ours, theirs) in {0: (3.0, 2.5), 6: (2.95, 2.5), 12: (domain, general)}.items():
@@ -152,7 +153,7 @@ def test_a_group_axis_is_carried_by_a_key_inside_it(sweep: SweepPaths, tmp_path:
 
 
 def test_policy_is_the_submitted_one_unless_the_command_line_says_otherwise(sweep: SweepPaths, tmp_path: Path) -> None:
-    write_config(compose_config(["experiment=lr_sweep", "sweep.forgetting_limit=0.01"]), sweep.trial(0).config)
+    write_text(sweep.trial(0).config, to_yaml(compose_config(["experiment=lr_sweep", "sweep.forgetting_limit=0.01"])))
     assert sweep_policy(sweep, compose_config([], validated=False), []).forgetting_limit == 0.01
     assert sweep_policy(sweep, compose_config([SMALL, "sweep.forgetting_limit=0.3"]), ["sweep.forgetting_limit=0.3"]).forgetting_limit == 0.3
 

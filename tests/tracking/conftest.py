@@ -10,7 +10,8 @@ import pytest
 
 from cpt.config.compose import compose_config
 from cpt.config.run import RunConfig
-from cpt.config.seal import write_config
+from cpt.config.seal import to_yaml
+from cpt.core.artifacts import write_text
 from cpt.core.paths import RunPaths
 from cpt.tracking.journal import Journal
 from cpt.tracking.store import ensure_store
@@ -41,7 +42,7 @@ MakeRun = Callable[..., RunPaths]
 def make_run(root: Path) -> MakeRun:
     def make(folder: str = "tiny-0123456789", *overrides: str) -> RunPaths:
         run = RunPaths(root / folder)
-        write_config(tiny_config(root, *overrides), run.config)
+        write_text(run.config, to_yaml(tiny_config(root, *overrides)))
         return run
 
     return make

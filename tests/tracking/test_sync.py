@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from cpt.config.seal import write_config
-from cpt.core.artifacts import write_json
+from cpt.config.seal import to_yaml
+from cpt.core.artifacts import write_json, write_text
 from cpt.core.attempts import StopRecord
 from cpt.core.errors import MissingInput, UserError
 from cpt.core.paths import RunPaths, SweepPaths
@@ -198,7 +198,7 @@ def test_without_sqlalchemy_the_user_is_told_what_to_type(tmp_path: Path, monkey
 def test_syncs_that_start_at_once_on_a_new_root_end_with_one_store(tmp_path: Path) -> None:
     runs = [RunPaths(tmp_path / f"tiny-{number}") for number in range(3)]
     for run in runs:
-        write_config(tiny_config(tmp_path), run.config)
+        write_text(run.config, to_yaml(tiny_config(tmp_path)))
         write_steps(run, 0, range(1, 4))
     started = [subprocess.Popen([sys.executable, "-m", "jobs.cli", "sync", str(run.root)], stderr=subprocess.PIPE, text=True) for run in runs]
     assert [(process.communicate()[1], process.returncode)[1] for process in started] == [0, 0, 0]
@@ -249,7 +249,7 @@ def test_server_killed_in_the_middle_loses_nothing(root: Path) -> None:
     port = free_port()
     config = tiny_config(root, f"tracking.uri=http://127.0.0.1:{port}")
     run, database = RunPaths(root / "tiny-server"), root / "server.db"
-    write_config(config, run.config)
+    write_text(run.config, to_yaml(config))
     shutil.copy(root / "mlflow.db", database)
     writer = threading.Thread(target=write_steps, args=(run, 0, range(1, 401)))
     with mlflow_server(database, port):
