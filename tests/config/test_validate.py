@@ -48,7 +48,7 @@ def test_nodes_must_hold_whole_replicas_and_keep_the_batch() -> None:
 
 
 def test_a_cluster_too_small_for_one_replica() -> None:
-    assert refused("experiment=demo", "cluster=local", "slurm.nodes=1")[0].fix == "parallel=single"
+    assert refused("experiment=demo", "cluster=local", "slurm.nodes=1", "slurm.spare_nodes=0")[0].fix == "parallel=single"
 
 
 def test_global_batch_must_divide_by_the_replicas() -> None:

@@ -199,7 +199,7 @@ def write_sweep(config: RunConfig) -> None:
 @pytest.fixture
 def bare_run(tmp_path: Path) -> RunPaths:
     """Nothing but a sealed config: submitted, not begun."""
-    config = compose_config(["experiment=demo", f"run_root={tmp_path}", "cluster=local", "slurm.nodes=1", "slurm.tasks_per_node=6"])
+    config = compose_config(["experiment=demo", f"run_root={tmp_path}", "cluster=local", "slurm.nodes=1", "slurm.spare_nodes=0", "slurm.tasks_per_node=6"])
     run = config.runs.run(config.name, fingerprint(config))
     write_text(run.config, to_yaml(config))
     return run
