@@ -158,7 +158,7 @@ def test_nodes_are_asked_for_room_for_two_checkpoints(tmp_path: Path, monkeypatc
     assert read_json(request_path(run.attempt(2)))["free_bytes"] == 14
 
 
-LOCAL = ["experiment=demo", "cluster=local", "slurm.nodes=1", "slurm.tasks_per_node=1", "parallel=single"]
+LOCAL = ["experiment=demo", "cluster=local", "slurm.nodes=1", "slurm.spare_nodes=0", "slurm.tasks_per_node=1", "parallel=single"]
 
 
 def test_the_verb_without_a_scheduler_asks_this_machine(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
