@@ -1,6 +1,6 @@
 # Two commands for a new user: `make demo` and `make test`. Each does all the set-up that it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow check format lock clean
+.PHONY: help setup demo test slow drill check format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,10 @@ test: setup ## the tests; those with a real SLURM skip themselves without root
 
 slow: setup ## the tests that take minutes each
 	@.venv/bin/pytest -m slow -q
+
+drill: setup ## every fault on a real SLURM, one after the other; leaves the times in docs/drill.md
+	@DRILL_TABLE=docs/drill.md .venv/bin/pytest -q -s tests/slurm/test_faults.py
+	@DRILL_TABLE=docs/drill.md .venv/bin/pytest -q -s -m slow tests/end_to_end/test_engine_faults.py
 
 check: setup ## format, lint, types, import contracts, shell
 	@.ci/check

@@ -144,11 +144,11 @@ def resize(disk: Path, size: int) -> None:
 
 
 def assert_recovered(outcome: Outcome, straight: RunPaths) -> None:
-    """As expected, within one interval, and no number differs from those of the run that nobody disturbed."""
+    """As expected, at most one interval lost (all of it when it is the save at its end that fails), and no number differs from the undisturbed run's."""
     job, log = outcome.job, outcome.job.log()
     ends = [(end.ending, end.action) for end in job.ends()]
     assert ends == [*([outcome.fault.expected] if outcome.fault.expected else []), (Ending.done, Action.done)], log
-    assert outcome.steps_lost is None or 0 <= outcome.steps_lost < INTERVAL
+    assert outcome.steps_lost is None or 0 <= outcome.steps_lost <= INTERVAL
     for name in CURVES:
         assert series(job.run, name) == series(straight, name), name
 
@@ -183,7 +183,7 @@ def test_exact_after_a_hang_which_is_named(played: Callable[[Fault], Outcome], s
     assert (end.rank, end.nodes) == (1, [outcome.job.begins()[0].nodes[1]])
     assert "silent: rank 1 on" in end.message
     stacks = outcome.job.run.attempt(0).log(0).read_text()
-    assert "most recent call first" in stacks and "train_step" in stacks
+    assert "most recent call first" in stacks and "loop.py" in stacks, "wherever in the loop it waits for its peer"
 
 
 def test_exact_while_the_controller_is_restarted(played: Callable[[Fault], Outcome], straight: RunPaths) -> None:
