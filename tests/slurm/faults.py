@@ -169,7 +169,7 @@ FAULTS = [
     Fault(
         name="power loss of the head node, no spare",
         expected=(Ending.node_lost, Action.requeue),
-        says=f"{REQUEUE}, by SLURM itself",
+        says=f"{REQUEUE}, asked for by the deputy",
         strike=lose_power(0),
         heal=power_back(0),
     ),
