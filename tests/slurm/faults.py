@@ -36,6 +36,10 @@ class Scene:
 Strike = Callable[[Scene], None]
 
 
+def nothing(_: Scene) -> None:
+    """The fault comes by itself."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fault:
     """`expected`: how the attempt that was struck ended, and what followed. `behave`: what stand-in ranks do by themselves."""
@@ -46,8 +50,8 @@ class Fault:
     """In words, for the table."""
     settings: Sequence[str] = ()
     behave: dict[str, Any] = field(default_factory=dict)
-    strike: Strike = lambda _: None
-    heal: Strike = lambda _: None
+    strike: Strike = nothing
+    heal: Strike = nothing
     final: str = "COMPLETED"
 
     @property
@@ -76,21 +80,23 @@ def play(fault: Fault, start: Callable[..., Submitted], cluster: DevCluster, int
     scene = Scene(cluster, job)
     try:
         wait_for(lambda: len(job.rows(0)) >= interval + 2 or job.state() in END, f"{fault.name}: the first checkpoint: {job.log()}")
-        at = time.time()
-        fault.strike(scene)
+        struck = None
+        if fault.strike:
+            struck = time.time()
+            fault.strike(scene)
         state = job.ended()
     finally:
         fault.heal(scene)
-    return measure(Outcome(fault, job, state, fault.behave.get("save_every", interval)), at)
+    return measure(Outcome(fault, job, state, fault.behave.get("save_every", interval)), struck)
 
 
-def measure(outcome: Outcome, struck: float) -> Outcome:
-    """Add the cost, once a second attempt has made a step. `struck`: seconds since the epoch."""
-    fault, job = outcome.fault, outcome.job
+def measure(outcome: Outcome, struck: float | None) -> Outcome:
+    """Add the cost, once a second attempt has made a step. `struck`: seconds since the epoch; None for the end of the first attempt's last step."""
+    job = outcome.job
     before, after = job.rows(0), job.rows(1)
     if not after:
         return outcome
-    if fault.behave.get("fault"):  # it did it itself, right after its last step
+    if struck is None:
         struck = before[-1]["ts_ms"] / 1000
     lost = before[-1]["step"] - job.begins()[1].step
     return replace(outcome, steps_lost=lost, seconds=after[0]["ts_ms"] / 1000 - struck, path=job.begins()[1].path)
