@@ -81,7 +81,7 @@ def play(fault: Fault, start: Callable[..., Submitted], cluster: DevCluster, int
     try:
         wait_for(lambda: len(job.rows(0)) >= interval + 2 or job.state() in END, f"{fault.name}: the first checkpoint: {job.log()}")
         struck = None
-        if fault.strike:
+        if fault.strike is not nothing:
             struck = time.time()
             fault.strike(scene)
         state = job.ended()
