@@ -181,7 +181,7 @@ def remember(evidence: Evidence, ending: Ending, state: RunState) -> RunState:
     """What the next attempt is to know of this one: progress forgives everything."""
     if evidence.progress:
         return dataclasses.replace(state, streak={}, relaunches=0, signature="")
-    if evidence.stop:  # saved when told to: not counted, though it had nothing new to save
+    if evidence.stop and ending is Ending.preempted:  # saved when told to: not counted, though it had nothing new to save
         return state
     cause = evidence.cause if ending is Ending.rank_crash else None
     signature = f"{cause.signature} after step {cause.step}" if cause and cause.signature else ""

@@ -115,6 +115,7 @@ def _directives(config: RunConfig, run: RunPaths, origin: Origin) -> Iterator[st
 
 def setup(config: RunConfig) -> Iterator[str]:
     """Shell lines before anything else: variables, then what the site asks for. Secrets by name: a script that lacks one ends here."""
+    yield "trap '' USR2 # SLURM may send its signal before the supervisor listens; then the ranks' own deadline says the same"
     variables = environment(config)
     if config.cluster.slurm_conf:
         variables = {"SLURM_CONF": config.cluster.slurm_conf} | variables
