@@ -137,7 +137,9 @@ def test_a_node_whose_prolog_fails_is_drained_and_the_run_starts_elsewhere(start
         assert bad not in job.begins()[-1].nodes and len(job.ends()) == 1
         assert "drain" in cluster.status()[bad]
         prolog = Fault(name="prolog failure", expected=None, says="the node is drained, the run starts on others; counted from the submission")
-        ELSEWHERE.append(Outcome(prolog, job, "COMPLETED", steps_lost=0, seconds=job.rows(0)[0]["ts_ms"] / 1000 - submitted, path=job.begins()[-1].path))
+        ELSEWHERE.append(
+            Outcome(prolog, job, "COMPLETED", SAVE_EVERY, steps_lost=0, seconds=job.rows(0)[0]["ts_ms"] / 1000 - submitted, path=job.begins()[-1].path)
+        )
     finally:
         cluster.good(bad)
 
