@@ -23,7 +23,7 @@ VERBS = {
     "sync": "copy a run's journal to MLflow",
     "config": "show a composed config with every key",
     "devcluster": "a real SLURM on this machine, whose nodes can be killed, cut off and spoiled",
-    "bench": "seconds that launching a sweep takes, on a real SLURM",
+    "bench": "measure one thing here: launch, and what `cpt bench` lists",
     "demo": "the whole job on real text",
 }
 

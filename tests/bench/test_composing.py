@@ -9,8 +9,6 @@ from cpt.bench.composing import by_hydra, measure
 from cpt.config.compose import to_run_config
 from cpt.config.multirun import compose_trials
 from cpt.config.seal import to_yaml
-from cpt.core.errors import UserError
-from jobs.bench import parse
 
 TRIALS = [["experiment=lr_sweep", f"seed={seed}", f"optimizer.lr_ratio=0.{seed}"] for seed in (1, 2, 3)]
 
@@ -23,11 +21,3 @@ def test_both_ways_end_at_the_same_configs() -> None:
 def test_pairs_are_compared_with_each_other() -> None:
     found = measure(TRIALS, pairs=1)
     assert found.ratio == pytest.approx(found.hydra / found.ours) and found.ours > 0
-
-
-def test_what_the_verb_takes() -> None:
-    assert parse(["launch"]) == ([100, 1000], 3, [])
-    assert parse(["launch", "trials=4", "model=tiny", "runs=1"]) == ([4], 1, ["model=tiny"])
-    for wrong in ([], ["fly"], ["launch", "trials=3"], ["launch", "runs=0"]):
-        with pytest.raises(UserError):
-            parse(wrong)
