@@ -131,6 +131,9 @@ def _lengths(config: RunConfig) -> Iterator[Problem]:
     length, known, tensor = config.train.sequence_length, config.model.max_position_embeddings, config.parallel.tensor_parallel_size
     if known and length > known:
         yield Problem(where="train.sequence_length", what=f"is {length}", why=f"the base knows {known} positions", fix=f"train.sequence_length={known}")
+    if 0 < config.model.sliding_window < length:
+        why = f"the base looks back {config.model.sliding_window} tokens, the engine over the whole sequence; up to that length both are the same"
+        yield Problem(where="train.sequence_length", what=f"is {length}", why=why, fix=f"train.sequence_length={config.model.sliding_window}")
     if config.parallel.sequence_parallel and length % tensor:
         yield Problem(
             where="train.sequence_length",

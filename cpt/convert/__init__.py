@@ -1,6 +1,9 @@
 """Between Hugging Face folders and the engine's tensors, at any TP x PP.
 
-Import reads only the slices a rank needs; export gathers one tensor at a time and holds one pipeline stage until it is written.
+table      Hugging Face tensors <-> engine tensors, for every family
+settings   config.json <-> the model section
+folder     a folder checked against both, its tensors read slice by slice
+weights    folder -> this rank's part of the engine
 """
 
 from cpt.convert.folder import BaseFolder

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from cpt.config.model import BaseSource, ModelConfig
+from cpt.convert.settings import transformers_config
 from cpt.core.artifacts import sync_folder
 from cpt.core.errors import MissingInput, Problem, UserError
 
@@ -59,55 +60,31 @@ def _link(model: ModelConfig, folder: Path) -> Path:
 
 def _from_gguf(path: Path, folder: Path) -> None:
     """Dequantized weights as bf16 safetensors. The loaded object cannot be saved as it is, so the model is rebuilt."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     place: dict[str, Any] = {"gguf_file": path.name}
     loaded = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **place)
     settings = loaded.config.to_dict()
     settings.pop("quantization_config", None)
-    rebuilt: Any = LlamaForCausalLM(LlamaConfig(**settings))
+    rebuilt: Any = type(loaded)(type(loaded.config)(**settings))
     rebuilt.load_state_dict(loaded.state_dict())
     rebuilt.to(torch.bfloat16).save_pretrained(folder)
     AutoTokenizer.from_pretrained(path.parent, **place).save_pretrained(folder)
 
 
 def _random(model: ModelConfig, folder: Path, seed: int = 0) -> None:
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    """Norms and biases as well: all ones and all zeros would hide one that was loaded into the wrong place."""
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
     tokenizer = Path(model.base_path)
     if not tokenizer.is_file():
         raise MissingInput(path=tokenizer, why="random weights need a tokenizer to go with", fix="model.base_path=<tokenizer.json>")
     PreTrainedTokenizerFast(tokenizer_file=str(tokenizer), eos_token=model.end_of_document).save_pretrained(folder)
     torch.manual_seed(seed)
-    llama = LlamaForCausalLM(LlamaConfig(**hugging_face_config(model)))
-    for name, parameter in llama.named_parameters():
-        if "norm" in name:  # all ones would hide a norm that was loaded into the wrong place
+    made = AutoModelForCausalLM.from_config(transformers_config(model), dtype=torch.float32)
+    for name, parameter in made.named_parameters():
+        if "norm" in name:
             torch.nn.init.uniform_(parameter, 0.5, 1.5)
-    llama.save_pretrained(folder)
-
-
-def hugging_face_config(model: ModelConfig) -> dict[str, Any]:
-    """Keyword arguments of transformers' LlamaConfig for a model section."""
-    scaling = model.rope_scaling
-    rope: dict[str, Any] = {"rope_theta": model.rope_theta, "rope_type": "default"}
-    if scaling.factor:
-        rope |= {
-            "rope_type": "llama3",
-            "factor": scaling.factor,
-            "low_freq_factor": scaling.low_freq_factor,
-            "high_freq_factor": scaling.high_freq_factor,
-            "original_max_position_embeddings": scaling.original_max_position_embeddings,
-        }
-    return {
-        "num_hidden_layers": model.num_layers,
-        "hidden_size": model.hidden_size,
-        "intermediate_size": model.ffn_hidden_size,
-        "num_attention_heads": model.num_attention_heads,
-        "num_key_value_heads": model.num_query_groups,
-        "head_dim": model.kv_channels,
-        "vocab_size": model.vocab_size,
-        "max_position_embeddings": model.max_position_embeddings,
-        "rms_norm_eps": model.norm_epsilon,
-        "tie_word_embeddings": model.tied_embeddings,
-        "rope_parameters": rope,
-    }
+        elif name.endswith("bias"):
+            torch.nn.init.normal_(parameter)
+    made.save_pretrained(folder)

@@ -1,95 +1,108 @@
-"""A Hugging Face folder as the engine sees it: config checked against the model section, tensors read slice by slice."""
+"""A Hugging Face folder as the engine sees it: everything in it checked against the model section, tensors read slice by slice."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
-from cpt.config.model import Architecture, ModelConfig
-from cpt.core.artifacts import read_json
+from cpt.config.model import ModelConfig
+from cpt.convert.settings import disagreements
+from cpt.convert.table import table
 from cpt.core.errors import MissingInput, Problem, UserError
 
-_FIELDS = {
-    "num_hidden_layers": "num_layers",
-    "hidden_size": "hidden_size",
-    "intermediate_size": "ffn_hidden_size",
-    "num_attention_heads": "num_attention_heads",
-    "num_key_value_heads": "num_query_groups",
-    "vocab_size": "vocab_size",
-    "max_position_embeddings": "max_position_embeddings",
-    "rms_norm_eps": "norm_epsilon",
-    "tie_word_embeddings": "tied_embeddings",
-}
-"""config.json key -> `model` key."""
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+_DTYPES = ("F32", "BF16", "F16")
+_AGAIN = "copy the base folder again"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a tensor is and what its file's header says of it."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
 
 
 class BaseFolder:
-    """Weights at `path`: one model.safetensors, or shards with an index."""
+    """Weights at `path` as safetensors: one model.safetensors, or shards with an index."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def check(self, model: ModelConfig) -> None:
-        """Raises `UserError` naming every field that disagrees, `MissingInput` when config or weights are absent."""
+        """Config, shards, and names, shapes and types of all tensors; no weights are read.
+
+        Raises `UserError` naming everything that is wrong, `MissingInput` when config or weights are absent.
+        """
         if not (self.path / "config.json").is_file():
             raise MissingInput(path=self.path / "config.json", why="the base must be a Hugging Face folder", fix=f"cpt base model={model.name}")
-        found = read_json(self.path / "config.json")
-        if problems := list(self._disagreements(found, model)):
+        if problems := list(disagreements(self.path / "config.json", model)) or list(self._wrong_tensors(model)):
             raise UserError(problems)
-        for name in set(self._locate().values()):
-            if not (self.path / name).is_file():
-                raise MissingInput(path=self.path / name, why="the index promises this shard of the weights", fix="copy the base folder again")
 
-    def _disagreements(self, found: dict[str, Any], model: ModelConfig) -> Iterator[Problem]:
-        architecture = (found.get("architectures") or ["unknown"])[0]
-        if architecture != model.architecture.value:
-            works = ", ".join(item.value for item in Architecture)
-            yield Problem(
-                where="model.architecture", what=f"the base is {architecture}", why=f"this config is for {model.architecture}", fix=f"a base of: {works}"
-            )
-        for theirs, ours in _FIELDS.items():
-            value, expected = found.get(theirs), getattr(model, ours)
-            if not _same(value, expected):
-                yield Problem(where=f"model.{ours}", what=f"is {expected}", why=f"the base's config.json says {theirs}={value}", fix=f"model.{ours}={value}")
-        theta = rope_theta(found)
-        if theta != model.rope_theta:
-            yield Problem(where="model.rope_theta", what=f"is {model.rope_theta}", why=f"the base's config.json says {theta}", fix=f"model.rope_theta={theta}")
+    def _wrong_tensors(self, model: ModelConfig) -> Iterator[Problem]:
+        expected = {source.name: source.shape for row in table(model).values() for source in row.sources}
+        for name in sorted(expected.keys() - self.tensors.keys()):
+            yield self._problem(name, "is missing", f"{model.architecture} has it", _AGAIN)
+        for name in sorted(self.tensors.keys() - expected.keys()):
+            if not self._is_copy(name, model):
+                yield self._problem(name, "is not known", f"the engine computes {model.architecture} without it", "a base without it")
+        for name in sorted(expected.keys() & self.tensors.keys()):
+            found = self.tensors[name]
+            if found.shape != expected[name]:
+                yield self._problem(name, f"has shape {list(found.shape)}", f"the model section makes it {list(expected[name])}", _AGAIN)
+            if found.dtype not in _DTYPES:
+                yield self._problem(name, f"is {found.dtype}", f"weights are one of {', '.join(_DTYPES)}", "a base that is not quantized")
+
+    def _problem(self, name: str, what: str, why: str, fix: str) -> Problem:
+        where = self.tensors[name].file if name in self.tensors else self.path
+        return Problem(where=str(where), what=f"{name} {what}", why=why, fix=fix)
+
+    def _is_copy(self, name: str, model: ModelConfig) -> bool:
+        """Old Llamas carry their rotary frequencies, which follow from the config; some tied bases a second copy of the embedding."""
+        if name == "lm_head.weight" and model.tied_embeddings:
+            return torch.equal(self.slice(name), self.slice("model.embed_tokens.weight"))
+        return name.endswith("rotary_emb.inv_freq")
 
     def slice(self, name: str, dim: int | None = None, start: int = 0, stop: int = 0) -> torch.Tensor:
         """Tensor `name`, or its part start:stop along `dim`, without reading the rest."""
-        with safe_open(self.path / self._locate()[name], framework="pt") as file:
+        with _open(self.tensors[name].file) as file:
             if dim is None:
                 return cast(torch.Tensor, file.get_tensor(name))
             view = file.get_slice(name)
             return cast(torch.Tensor, view[start:stop] if dim == 0 else view[:, start:stop])
 
-    def _locate(self) -> dict[str, str]:
-        """Tensor name -> file name."""
-        index = self.path / "model.safetensors.index.json"
-        if index.is_file():
-            return dict(json.loads(index.read_text())["weight_map"])
-        single = self.path / "model.safetensors"
-        if not single.is_file():
-            raise MissingInput(
-                path=single, why="a base folder needs its weights as safetensors", fix=f"put model.safetensors (or shards with an index) into {self.path}"
-            )
-        with safe_open(single, framework="pt") as file:
-            return dict.fromkeys(file.keys(), single.name)
+    @cached_property
+    def tensors(self) -> dict[str, Stored]:
+        """Everything that the shards' own headers name. Raises `UserError` for a shard that is cut or no safetensors."""
+        found: dict[str, Stored] = {}
+        for path in self._shards():
+            with _open(path) as file:
+                for name in file.keys():  # noqa: SIM118 - a handle, not a dictionary
+                    view = file.get_slice(name)
+                    found[name] = Stored(path, tuple(view.get_shape()), view.get_dtype())
+        return found
+
+    def _shards(self) -> list[Path]:
+        index = self.path / INDEX
+        names = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {SINGLE}
+        for name in sorted(names):
+            if not (self.path / name).is_file():
+                why = "the index promises this shard of the weights" if index.is_file() else "a base folder needs its weights as safetensors"
+                raise MissingInput(path=self.path / name, why=why, fix=f"put {SINGLE}, or shards with an index, into {self.path}")
+        return [self.path / name for name in sorted(names)]
 
 
-def _same(found: Any, expected: Any) -> bool:
-    """Floats that went through fp32 or text (1e-05 becomes 9.999999747e-06) are the same."""
-    if isinstance(expected, float) and isinstance(found, (int, float)):
-        return math.isclose(found, expected, rel_tol=1e-6)
-    return bool(found == expected)
-
-
-def rope_theta(config: dict[str, Any]) -> float:
-    """From config.json of transformers 4 (`rope_theta`) or 5 (`rope_parameters`)."""
-    return float(config.get("rope_theta") or config.get("rope_parameters", {}).get("rope_theta", 10000.0))
+def _open(path: Path) -> safe_open:
+    try:
+        return safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise UserError(Problem(where=str(path), what=f"cannot be read: {error}", why="the file is cut or no safetensors", fix=_AGAIN)) from None

@@ -15,6 +15,7 @@ from cpt.config.model import ModelConfig
 from cpt.config.training import ParallelConfig, Precision, Recompute
 from cpt.engine.attention import SdpaCoreAttention
 from cpt.engine.norm import RMSNorm
+from cpt.engine.rope import inverse_frequencies
 
 
 def build_model(model: ModelConfig, parallel: ParallelConfig, precision: Precision) -> GPTModel:
@@ -32,15 +33,13 @@ def build_model(model: ModelConfig, parallel: ParallelConfig, precision: Precisi
         post_process=parallel_state.is_pipeline_last_stage(ignore_virtual=True),
         share_embeddings_and_output_weights=model.tied_embeddings,
         position_embedding_type="rope",
-        rotary_base=int(model.rope_theta),
-        rope_scaling=model.rope_scaling.factor > 0,
-        rope_scaling_factor=model.rope_scaling.factor or 8.0,
     )
+    gpt.rotary_pos_emb.inv_freq = inverse_frequencies(model, gpt.rotary_pos_emb.inv_freq.device)
     return gpt.cuda(torch.cuda.current_device()) if torch.cuda.is_available() else gpt
 
 
 def transformer_config(model: ModelConfig, parallel: ParallelConfig, precision: Precision) -> TransformerConfig:
-    """Llama-shaped: RMSNorm, SwiGLU, RoPE, no bias, no dropout."""
+    """Llama-shaped: RMSNorm, SwiGLU, RoPE, no dropout; by family a bias on queries, keys and values, or a norm on queries and keys."""
     bf16 = precision is Precision.bf16
     return TransformerConfig(
         num_layers=model.num_layers,
@@ -54,6 +53,8 @@ def transformer_config(model: ModelConfig, parallel: ParallelConfig, precision: 
         gated_linear_unit=True,
         activation_func=torch.nn.functional.silu,
         add_bias_linear=False,
+        add_qkv_bias=model.qkv_bias,
+        qk_layernorm=model.qk_norm,
         hidden_dropout=0.0,
         attention_dropout=0.0,
         bias_activation_fusion=False,
@@ -76,7 +77,10 @@ def block_spec(config: TransformerConfig) -> TransformerBlockSubmodules:
     """megatron-core's own layers for this pipeline stage, with our norm and attention put in."""
     spec = get_gpt_layer_local_spec(normalization="RMSNorm")
     spec.submodules.input_layernorm = spec.submodules.pre_mlp_layernorm = RMSNorm
-    spec.submodules.self_attention.submodules.core_attention = SdpaCoreAttention
+    attention = spec.submodules.self_attention.submodules
+    attention.core_attention = SdpaCoreAttention
+    if config.qk_layernorm:
+        attention.q_layernorm = attention.k_layernorm = RMSNorm
     return TransformerBlockSubmodules(layer_specs=[spec] * get_num_layers_to_build(config), layer_norm=RMSNorm)
 
 

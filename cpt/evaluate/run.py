@@ -45,7 +45,7 @@ def evaluate_run(run: RunPaths, config: RunConfig, label: str) -> EvaluationReco
     session = open_session(config, run, weights=WEIGHTS[label])
     try:
         losses = heldout_losses(session.token_losses, open_heldout(config, manifest), manifest)
-        subject = Subject(session.logits, tokenizer_path(config), config.model.end_of_document, config.model.max_position_embeddings)
+        subject = Subject(session.logits, tokenizer_path(config), config.model.end_of_document, config.model.longest_sequence)
         files = {name: data.benchmark(name) for name in manifest.benchmarks}
         benchmarks = score_benchmarks(subject, files, config.evaluate.benchmark_items)
     finally:

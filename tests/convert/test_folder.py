@@ -20,7 +20,13 @@ TP2 = ["slurm.tasks_per_node=2", "parallel.tensor_parallel_size=2"]
 TP2_PP2 = ["slurm.tasks_per_node=4", "parallel.tensor_parallel_size=2", "parallel.pipeline_parallel_size=2"]
 VARIANTS = {
     "tied": [],
-    "untied, rope scaling": ["model.name=scaled", "model.tied_embeddings=false", "model.rope_scaling.factor=8.0", "model.max_position_embeddings=16384"],
+    "untied, rope scaling": [
+        "model.name=scaled",
+        "model.tied_embeddings=false",
+        "model.rope_scaling.kind=llama3",
+        "model.rope_scaling.factor=8.0",
+        "model.max_position_embeddings=16384",
+    ],
 }
 
 
@@ -68,7 +74,7 @@ def _same_tensors(_world: World, one: Path, other: Path) -> list[str]:
     from cpt.convert import BaseFolder
 
     a, b = BaseFolder(one), BaseFolder(other)
-    names = set(a._locate()) | set(b._locate())
+    names = set(a.tensors) | set(b.tensors)
     return [name for name in sorted(names) if not torch.equal(a.slice(name), b.slice(name))]
 
 
