@@ -10,6 +10,7 @@ from megatron.core.optimizer import get_megatron_optimizer
 
 from cpt.config.training import OptimizerConfig, ParallelConfig, Precision
 from cpt.engine import adam, grad_norm
+from cpt.engine.parallel import rehearsed
 
 
 def build_optimizer(model: Any, optimizer: OptimizerConfig, parallel: ParallelConfig, precision: Precision) -> Any:
@@ -32,6 +33,7 @@ def build_optimizer(model: Any, optimizer: OptimizerConfig, parallel: ParallelCo
             overlap_param_gather=parallel.overlap_param_gather,
         ),
         [model],
+        use_gloo_process_groups=not rehearsed(),
     )
 
 

@@ -26,12 +26,23 @@ def initialize(world: World, parallel: ParallelConfig, seed: int, timeout_minute
         world_size=world.world_size,
         timeout=timedelta(minutes=timeout_minutes),
     )
+    cut_world(parallel, seed)
+
+
+def cut_world(parallel: ParallelConfig, seed: int) -> None:
+    """Groups of the joined ranks: TP x PP x DP, neighbors in TP first; and random states, another for each part of the model."""
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=parallel.tensor_parallel_size,
         pipeline_model_parallel_size=parallel.pipeline_parallel_size,
+        create_gloo_process_groups=not rehearsed(),
     )
     torch.manual_seed(seed)
     model_parallel_cuda_manual_seed(seed)
+
+
+def rehearsed() -> bool:
+    """Whether the other ranks are only said to be there (`cpt.engine.rehearsal`)."""
+    return bool(dist.get_backend() == "fake")
 
 
 def finalize() -> None:
