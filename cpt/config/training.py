@@ -18,11 +18,21 @@ class Precision(StrEnum):
 
 
 class Decay(StrEnum):
-    """Shape of the schedule after warm-up."""
+    """What the learning rate does after warm-up."""
 
     cosine = "cosine"
     linear = "linear"
     constant = "constant"
+    wsd = "wsd"  # stays at the peak, falls at the end
+    inverse_sqrt = "inverse_sqrt"  # cools down to a constant rate, anneals at the end: "infinite"
+
+
+class DecayShape(StrEnum):
+    """How the rate falls in the last `decay_share` of the budget."""
+
+    linear = "linear"
+    one_minus_sqrt = "one_minus_sqrt"
+    exponential = "exponential"
 
 
 class Recompute(StrEnum):
@@ -91,9 +101,30 @@ class ScheduleConfig(Section):
     warmup_share: float = 0.01
     min_lr_ratio: float = 0.1
     """Final learning rate over peak."""
+    decay_share: float = 0.1
+    """Of wsd and inverse_sqrt: the last part of the budget, in which the rate falls to its minimum; 0 never falls, so that the run can go on."""
+    decay_shape: DecayShape = DecayShape.linear
+    cooldown_share: float = 0.2
+    """Of inverse_sqrt: the part of the budget after warm-up in which the rate falls to `constant_lr_ratio`."""
+    constant_lr_ratio: float = 0.5
+    """Of inverse_sqrt: the learning rate after the cooldown over peak."""
+    rewarm_steps: int = 0
+    """Steps from the rate before to the new one, after a resume with another schedule; 0 takes the new one at once."""
 
     def problems(self) -> Iterator[Problem]:
-        yield from fraction(self, "warmup_share", "min_lr_ratio")
+        yield from fraction(self, "warmup_share", "min_lr_ratio", "decay_share", "cooldown_share", "constant_lr_ratio")
+        phases = ["warmup_share"] + ["decay_share"] * (self.decay in (Decay.wsd, Decay.inverse_sqrt)) + ["cooldown_share"] * (self.decay is Decay.inverse_sqrt)
+        if (total := sum(getattr(self, name) for name in phases)) > 1:
+            yield Problem(
+                where=phases[-1], what=f"is {getattr(self, phases[-1])}", why=f"{' + '.join(phases)} = {total:g} of the budget", fix="shares of at most 1"
+            )
+        if self.decay is Decay.inverse_sqrt and self.constant_lr_ratio < self.min_lr_ratio:
+            why = f"the rate would rise again to min_lr_ratio {self.min_lr_ratio:g}"
+            yield Problem(where="constant_lr_ratio", what=f"is {self.constant_lr_ratio:g}", why=why, fix=f"constant_lr_ratio={self.min_lr_ratio:g}")
+        if self.decay_shape is DecayShape.exponential and not self.min_lr_ratio > 0:
+            yield Problem(where="min_lr_ratio", what=f"is {self.min_lr_ratio:g}", why="an exponential never gets to zero", fix="min_lr_ratio=0.01")
+        if self.rewarm_steps < 0:
+            yield Problem(where="rewarm_steps", what=f"is {self.rewarm_steps}", why="counts steps", fix="rewarm_steps=0")
 
 
 @dataclass(kw_only=True, slots=True)
