@@ -67,8 +67,7 @@ def transformer_config(model: ModelConfig, parallel: ParallelConfig, precision: 
         params_dtype=torch.bfloat16 if bf16 else torch.float32,
         pipeline_dtype=torch.bfloat16 if bf16 else torch.float32,
         bf16=bf16,
-        # False would leave `tensor_model_parallel` unset on the weights: the grad norm is then silently wrong under TP.
-        perform_initialization=True,
+        perform_initialization=True,  # a weight that nobody loads is random, never what lay in memory
         **_recompute(parallel.recompute),
     )
 
