@@ -78,4 +78,4 @@ def weights_of(world: World, run: RunPaths) -> dict[str, Any]:
     from cpt.train import open_session
 
     session = open_session(read_config(run.config), run, "latest")
-    return {name: tensor.float().numpy() for name, tensor in session.engine.gpt.state_dict().items() if hasattr(tensor, "float")}
+    return {name: tensor.float().numpy() for name, tensor in session.engine.chunks[0].state_dict().items() if hasattr(tensor, "float")}

@@ -6,7 +6,7 @@ Every rank calls `save` and `load`. Optimizer state is `fully_reshardable`: each
 from __future__ import annotations
 
 import queue
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,34 +18,34 @@ from cpt.checkpoint.store import CheckpointStore, CompleteRecord
 _METADATA = {"distrib_optim_sharding_type": "fully_reshardable"}
 
 
-def save(store: CheckpointStore, step: int, layout: str, model: Any, optimizer: Any, train: Mapping[str, int]) -> CompleteRecord | None:
+def save(store: CheckpointStore, step: int, layout: str, chunks: Sequence[Any], optimizer: Any, train: Mapping[str, int]) -> CompleteRecord | None:
     """Write a checkpoint and publish it. `train` are plain numbers, `consumed_samples` among them, the same on all ranks. Rank 0 gets the record."""
     _write_in_process()
     if dist.get_rank() == 0:
         store.begin(step)
     dist.barrier()
     folder = store.begin_path(step)
-    _bytes().save(_state(model, optimizer, is_loading=False) | {"train": dict(train)}, str(folder))
+    _bytes().save(_state(chunks, optimizer, is_loading=False) | {"train": dict(train)}, str(folder))
     dist.barrier()
     record = store.publish(step, layout, train["consumed_samples"]) if dist.get_rank() == 0 else None
     dist.barrier()
     return record
 
 
-def load(folder: Path, model: Any, optimizer: Any) -> dict[str, int]:
-    """Fill model and optimizer from a checkpoint of any layout; returns the `train` numbers."""
+def load(folder: Path, chunks: Sequence[Any], optimizer: Any) -> dict[str, int]:
+    """Fill model chunks and optimizer from a checkpoint of any layout; returns the `train` numbers."""
     # DistributedOptimizer copies into parameters that require a gradient and does not say no_grad itself.
     with torch.no_grad():
-        state = _bytes().load(_state(model, optimizer, is_loading=True), str(folder))
-        model.load_state_dict(state["model"])
+        state = _bytes().load(_state(chunks, optimizer, is_loading=True), str(folder))
+        _fill(chunks, state["model"])
         optimizer.load_state_dict(state["optimizer"])
     return dict(state["train"])
 
 
-def load_weights(folder: Path, model: Any) -> dict[str, int]:
-    """Fill the model alone; returns the `train` numbers."""
-    state = _bytes().load({"model": model.sharded_state_dict()}, str(folder))
-    model.load_state_dict(state["model"])
+def load_weights(folder: Path, chunks: Sequence[Any]) -> dict[str, int]:
+    """Fill the model chunks alone; returns the `train` numbers."""
+    state = _bytes().load({"model": _weights(chunks)}, str(folder))
+    _fill(chunks, state["model"])
     return dict(state["train"])
 
 
@@ -56,8 +56,18 @@ def _bytes() -> Any:
     return dist_checkpointing
 
 
-def _state(model: Any, optimizer: Any, is_loading: bool) -> dict[str, Any]:
-    weights = model.sharded_state_dict()
+def _weights(chunks: Sequence[Any]) -> dict[str, Any]:
+    """By chunk; the tensors' own keys are global, so that another cut finds them."""
+    return {str(number): gpt.sharded_state_dict() for number, gpt in enumerate(chunks)}
+
+
+def _fill(chunks: Sequence[Any], weights: Mapping[str, Any]) -> None:
+    for number, gpt in enumerate(chunks):
+        gpt.load_state_dict(weights[str(number)])
+
+
+def _state(chunks: Sequence[Any], optimizer: Any, is_loading: bool) -> dict[str, Any]:
+    weights = _weights(chunks)
     return {"model": weights, "optimizer": optimizer.sharded_state_dict(weights, is_loading=is_loading, metadata=_METADATA)}
 
 

@@ -133,17 +133,31 @@ class ParallelConfig(Section):
 
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
+    virtual_pipeline_size: int = 1
+    """Model chunks per pipeline stage; above 1 the schedule is interleaved: a smaller bubble for more messages."""
     sequence_parallel: bool = False
     recompute: Recompute = Recompute.none
     overlap_grad_reduce: bool = False
     overlap_param_gather: bool = False
 
     def problems(self) -> Iterator[Problem]:
-        yield from positive(self, "tensor_parallel_size", "pipeline_parallel_size")
+        yield from positive(self, "tensor_parallel_size", "pipeline_parallel_size", "virtual_pipeline_size")
+        if self.virtual_pipeline_size > 1 and self.pipeline_parallel_size == 1:
+            yield Problem(
+                where="virtual_pipeline_size",
+                what=f"is {self.virtual_pipeline_size}",
+                why="with pipeline_parallel_size=1 there are no stages to interleave",
+                fix="virtual_pipeline_size=1",
+            )
 
     @property
     def model_parallel_size(self) -> int:
         return self.tensor_parallel_size * self.pipeline_parallel_size
+
+    @property
+    def micro_batch_group(self) -> int:
+        """Micro-batches of a replica divide by this: the interleaved schedule goes round in groups of one per stage."""
+        return self.pipeline_parallel_size if self.virtual_pipeline_size > 1 else 1
 
     def data_parallel_size(self, world_size: int) -> int:
         return world_size // self.model_parallel_size

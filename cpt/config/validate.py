@@ -63,7 +63,8 @@ def _binding(name: str, value: str, tasks: int) -> Iterator[Problem]:
 
 def layout_problems(config: RunConfig) -> Iterator[Problem]:
     """Which shapes megatron-core can cut, and which fit the cluster; each with the neighbors that would work."""
-    if min(config.parallel.tensor_parallel_size, config.parallel.pipeline_parallel_size, config.slurm.world_size) < 1:
+    parallel = config.parallel
+    if min(parallel.tensor_parallel_size, parallel.pipeline_parallel_size, parallel.virtual_pipeline_size, config.slurm.world_size) < 1:
         return  # said by the sections themselves
     yield from _model_cuts(config)
     yield from _rank_counts(config)
@@ -71,7 +72,8 @@ def layout_problems(config: RunConfig) -> Iterator[Problem]:
 
 
 def _model_cuts(config: RunConfig) -> Iterator[Problem]:
-    model, tensor, pipeline = config.model, config.parallel.tensor_parallel_size, config.parallel.pipeline_parallel_size
+    model, parallel = config.model, config.parallel
+    tensor, pipeline, virtual = parallel.tensor_parallel_size, parallel.pipeline_parallel_size, parallel.virtual_pipeline_size
     uneven = [name for name in ("num_attention_heads", "num_query_groups", "ffn_hidden_size") if getattr(model, name) % tensor]
     if uneven:
         yield Problem(
@@ -86,6 +88,13 @@ def _model_cuts(config: RunConfig) -> Iterator[Problem]:
             what=f"is {pipeline}",
             why=f"model.num_layers={model.num_layers} must divide by it",
             fix=f"parallel.pipeline_parallel_size={_options(divisors(model.num_layers))}",
+        )
+    elif model.num_layers % (pipeline * virtual):
+        yield Problem(
+            where="parallel.virtual_pipeline_size",
+            what=f"is {virtual}",
+            why=f"model.num_layers={model.num_layers} / pipeline_parallel_size={pipeline} must divide by it",
+            fix=f"parallel.virtual_pipeline_size={_options(divisors(model.num_layers // pipeline))}",
         )
 
 
@@ -106,13 +115,14 @@ def _rank_counts(config: RunConfig) -> Iterator[Problem]:
         )
         return
     replicas = parallel.data_parallel_size(slurm.world_size)
-    rows = train.micro_batch_size * replicas
+    rows = train.micro_batch_size * replicas * parallel.micro_batch_group
     if rows > 0 and train.global_batch_size % rows:
+        interleaved = f" x pipeline_parallel_size {parallel.pipeline_parallel_size} (interleaved)" if parallel.virtual_pipeline_size > 1 else ""
         lower = train.global_batch_size // rows * rows
         yield Problem(
             where="train.global_batch_size",
             what=f"is {train.global_batch_size}",
-            why=f"must divide by micro_batch_size {train.micro_batch_size} x data_parallel_size {replicas} = {rows}",
+            why=f"must divide by micro_batch_size {train.micro_batch_size} x data_parallel_size {replicas}{interleaved} = {rows}",
             fix=f"train.global_batch_size={_options([n for n in (lower, lower + rows) if n])}",
         )
 
@@ -122,7 +132,7 @@ def _node_counts(config: RunConfig) -> list[int]:
     slurm, replica, train = config.slurm, config.parallel.model_parallel_size, config.train
     most = config.cluster.max_nodes or 4 * slurm.nodes + replica
     whole = [nodes for nodes in range(1, most + 1) if nodes * slurm.tasks_per_node % replica == 0]
-    rows = {nodes: train.micro_batch_size * nodes * slurm.tasks_per_node // replica for nodes in whole}
+    rows = {nodes: train.micro_batch_size * config.parallel.micro_batch_group * (nodes * slurm.tasks_per_node // replica) for nodes in whole}
     keep = [nodes for nodes in whole if rows[nodes] > 0 and train.global_batch_size % rows[nodes] == 0]
     return nearest(keep or whole, slurm.nodes)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +23,23 @@ from cpt.core.errors import CptError
 
 
 @torch.no_grad()
-def import_weights(gpt: Any, model: ModelConfig, folder: BaseFolder) -> None:
-    """Every tensor of this rank's part of the model. Raises `CptError` for one that the table does not know."""
+def import_weights(chunks: Sequence[Any], model: ModelConfig, folder: BaseFolder) -> None:
+    """Every tensor of this rank's model chunks. Raises `CptError` for one that the table does not know."""
     rows = table(model)
-    for name, parameter in whole_model_names(gpt):
+    for name, parameter in whole_model_names(chunks):
         if name not in rows:
             raise CptError(f"engine tensor {name} has no Hugging Face counterpart for {model.architecture}")
         parameter.copy_(pack(rows[name], [_read(folder, source, rows[name]) for source in rows[name].sources], model))
 
 
-def whole_model_names(gpt: Any) -> Iterator[tuple[str, torch.nn.Parameter]]:
+def whole_model_names(chunks: Sequence[Any]) -> Iterator[tuple[str, torch.nn.Parameter]]:
     """This rank's parameters under the names that they have where one rank holds the whole model."""
-    for name, parameter in gpt.named_parameters():
-        if match := re.fullmatch(r"decoder\.layers\.(\d+)\.(.+)", name):
-            layer = gpt.decoder.layers[int(match.group(1))].layer_number - 1
-            name = f"decoder.layers.{layer}.{match.group(2)}"
-        yield name, parameter
+    for gpt in chunks:
+        for name, parameter in gpt.named_parameters():
+            if match := re.fullmatch(r"decoder\.layers\.(\d+)\.(.+)", name):
+                layer = gpt.decoder.layers[int(match.group(1))].layer_number - 1
+                name = f"decoder.layers.{layer}.{match.group(2)}"
+            yield name, parameter
 
 
 def _read(folder: BaseFolder, source: Source, row: Row) -> torch.Tensor:
@@ -56,7 +57,7 @@ def _read(folder: BaseFolder, source: Source, row: Row) -> torch.Tensor:
 
 
 @torch.no_grad()
-def export_weights(gpt: Any, model: ModelConfig, folder: Path, dtype: torch.dtype) -> None:
+def export_weights(chunks: Sequence[Any], model: ModelConfig, folder: Path, dtype: torch.dtype) -> None:
     """Write model.safetensors shards, one per pipeline stage, and their index. Every rank calls it.
 
     Tensors are gathered over TP one at a time; the first TP and DP rank of each stage writes.
@@ -68,7 +69,7 @@ def export_weights(gpt: Any, model: ModelConfig, folder: Path, dtype: torch.dtyp
     writes = parallel_state.get_tensor_model_parallel_rank() == 0 and parallel_state.get_data_parallel_rank() == 0
     file = f"model-{stage + 1:05d}-of-{stages:05d}.safetensors"
     tensors: dict[str, torch.Tensor] = {}
-    for name, parameter in whole_model_names(gpt):
+    for name, parameter in whole_model_names(chunks):
         row = table(model)[name]
         if name == "output_layer.weight" and model.tied_embeddings:
             continue

@@ -1,6 +1,6 @@
 """megatron-core, from process groups to one optimizer step; the same code on GPUs over NCCL and on CPUs over gloo.
 
-    World + ParallelConfig -> parallel.initialize -> model.build_model -> optimizer.build_optimizer -> Engine
+    World + ParallelConfig -> parallel.initialize -> model.build_chunks -> optimizer.build_optimizer -> Engine
 
 `Engine` has three verbs, `train_step`, `token_losses`, `logits`, and shares a batch by `rows` and `gather`. Nothing else in the suite calls megatron's model code.
 """

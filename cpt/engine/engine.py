@@ -6,7 +6,7 @@ the same method and gets the same answer; each works only on its own part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +21,14 @@ from megatron.core.transformer.module import Float16Module
 
 from cpt.config.model import ModelConfig
 from cpt.config.training import OptimizerConfig, ParallelConfig, Precision
-from cpt.engine.model import build_model
+from cpt.engine.model import build_chunks
 from cpt.engine.optimizer import build_optimizer, set_learning_rate
 from cpt.engine.parallel import counts_once, data_rank
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+MicroBatch = tuple[torch.Tensor, torch.Tensor | None]
+"""(tokens [b, s], labels [b, s] or None for logits)."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +45,15 @@ class Engine:
 
     def __init__(self, model: ModelConfig, parallel: ParallelConfig, precision: Precision, optimizer: OptimizerConfig | None = None) -> None:
         self.model_config, self.parallel, self.precision = model, parallel, precision
-        self.gpt = build_model(model, parallel, precision)
-        config = self.gpt.config
-        module = Float16Module(config, self.gpt) if precision is Precision.bf16 else self.gpt
-        self.module: Any = module
+        self.chunks = build_chunks(model, parallel, precision)
+        config = self.chunks[0].config
+        self.modules: list[Any] = [Float16Module(config, gpt) for gpt in self.chunks] if precision is Precision.bf16 else list(self.chunks)
         self.optimizer: Any = None
         if optimizer is not None:
             self.weight_decay = optimizer.weight_decay
-            self.module = DistributedDataParallel(config, _ddp_config(parallel), module)
-            self.optimizer = build_optimizer(self.module, optimizer, parallel, precision)
+            self.modules = _distribute(self.modules, config, parallel)
+            self.optimizer = build_optimizer(self.modules, optimizer, parallel, precision)
             config.grad_scale_func = self.optimizer.scale_loss
-            config.finalize_model_grads_func = finalize_model_grads
-            if parallel.overlap_grad_reduce:
-                config.no_sync_func = self.module.no_sync
-            if parallel.overlap_param_gather:
-                config.param_sync_func = self.module.start_param_sync
 
     def weights_changed(self) -> None:
         """Call after weights were written from outside: the fp32 master copies follow."""
@@ -71,8 +67,9 @@ class Engine:
 
     def train_step(self, mine: IntArray, micro_batch_size: int, rate: float) -> StepResult:
         """One update with learning rate `rate`; `mine` [m, s + 1] are this replica's `rows` of the global batch."""
-        self.module.train()
-        self.module.zero_grad_buffer()
+        for module in self.modules:
+            module.train()
+            module.zero_grad_buffer()
         self.optimizer.zero_grad()
         found = self._run(mine, micro_batch_size, forward_only=False)
         losses = self.gather(found.mean(dim=1) if found is not None else None, (len(mine),), torch.float32)
@@ -82,9 +79,9 @@ class Engine:
 
     def token_losses(self, tokens: IntArray, micro_batch_size: int = 1) -> FloatArray:
         """Loss of every predicted token, nats: [n, s + 1] -> [n, s]. Rows are spread over data-parallel ranks."""
-        self.module.eval()
+        self._eval()
         _, size = data_rank()
-        missing = -len(tokens) % (micro_batch_size * size)
+        missing = -len(tokens) % (micro_batch_size * size * self.parallel.micro_batch_group)
         padded = np.concatenate([tokens, np.repeat(tokens[:1], missing, axis=0)])
         rows = self.rows(len(padded))
         with torch.no_grad():
@@ -94,7 +91,7 @@ class Engine:
 
     def logits(self, tokens: IntArray) -> torch.Tensor:
         """fp32 logits [n, s, v] of tokens [n, s], whole on every rank. For parity, benchmarks and small batches."""
-        self.module.eval()
+        self._eval()
         found: list[torch.Tensor] = []
 
         def keep(output: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -103,7 +100,7 @@ class Engine:
             return whole.sum(), {}
 
         with torch.no_grad():
-            self._forward_backward(iter([(torch.from_numpy(tokens), None)]), keep, 1, tokens.shape, forward_only=True)
+            self._forward_backward([(torch.from_numpy(tokens), None)] * self.parallel.micro_batch_group, keep, tokens.shape, forward_only=True)
         shape = (*tokens.shape, self.model_config.vocab_size)
         result = found[0] if found else torch.empty(shape, device=torch.cuda.current_device())
         dist.broadcast(result, parallel_state.get_pipeline_model_parallel_last_rank(), group=parallel_state.get_pipeline_model_parallel_group())
@@ -131,20 +128,23 @@ class Engine:
             return output.float().mean(), {}
 
         shape = (micro_batch_size, mine.shape[1] - 1)
-        self._forward_backward(((m[:, :-1].contiguous(), m[:, 1:].contiguous()) for m in micro), keep, len(micro), shape, forward_only)
+        self._forward_backward([(m[:, :-1].contiguous(), m[:, 1:].contiguous()) for m in micro], keep, shape, forward_only)
         return torch.cat(found) if found else None
+
+    def _eval(self) -> None:
+        for module in self.modules:
+            module.eval()
 
     def _forward_backward(
         self,
-        batches: Iterator[tuple[torch.Tensor, torch.Tensor | None]],
+        batches: Sequence[MicroBatch],
         loss: Callable[[torch.Tensor], tuple[torch.Tensor, dict[str, torch.Tensor]]],
-        count: int,
         shape: tuple[int, ...],
         forward_only: bool,
     ) -> None:
-        """megatron-core's pipeline schedule over `count` micro-batches of (tokens, labels)."""
+        """megatron-core's pipeline schedule over the micro-batches; every model chunk reads all of them."""
 
-        def step(iterator: Iterator[tuple[torch.Tensor, torch.Tensor | None]], module: Any) -> tuple[torch.Tensor, Callable[..., Any]]:
+        def step(iterator: Iterator[MicroBatch], module: Any) -> tuple[torch.Tensor, Callable[..., Any]]:
             device = torch.cuda.current_device()
             tokens, labels = next(iterator)
             positions = torch.arange(tokens.shape[1], device=device).expand_as(tokens)
@@ -153,9 +153,9 @@ class Engine:
 
         get_forward_backward_func()(
             forward_step_func=step,
-            data_iterator=batches,
-            model=[self.module],
-            num_microbatches=count,
+            data_iterator=[iter(batches) for _ in self.modules],
+            model=self.modules,
+            num_microbatches=len(batches),
             seq_length=shape[1],
             micro_batch_size=shape[0],
             forward_only=forward_only,
@@ -163,7 +163,23 @@ class Engine:
 
     def describe(self) -> str:
         """The layout in a few letters, for logs and records: `TP2 x PP2 x DP2`."""
-        return f"TP{self.parallel.tensor_parallel_size} x PP{self.parallel.pipeline_parallel_size} x DP{data_rank()[1]}"
+        virtual = f" x VP{len(self.modules)}" if len(self.modules) > 1 else ""
+        return f"TP{self.parallel.tensor_parallel_size} x PP{self.parallel.pipeline_parallel_size}{virtual} x DP{data_rank()[1]}"
+
+
+def _distribute(modules: list[Any], config: Any, parallel: ParallelConfig) -> list[Any]:
+    """Each chunk in its own data-parallel wrapper, and the schedule told when to reduce gradients and gather parameters.
+
+    Later chunks are one bucket each: their communication hides behind the first chunk's computation.
+    """
+    wrapped = [DistributedDataParallel(config, _ddp_config(parallel), module, disable_bucketing=number > 0) for number, module in enumerate(modules)]
+    config.finalize_model_grads_func = finalize_model_grads
+    if parallel.overlap_grad_reduce:
+        no_syncs = [module.no_sync for module in wrapped]
+        config.no_sync_func = no_syncs if len(wrapped) > 1 else no_syncs[0]
+    if parallel.overlap_param_gather:
+        config.param_sync_func = [module.start_param_sync for module in wrapped]
+    return wrapped
 
 
 def _ddp_config(parallel: ParallelConfig) -> DistributedDataParallelConfig:

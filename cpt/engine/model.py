@@ -18,21 +18,26 @@ from cpt.engine.norm import RMSNorm
 from cpt.engine.rope import inverse_frequencies
 
 
-def build_model(model: ModelConfig, parallel: ParallelConfig, precision: Precision) -> GPTModel:
-    """This rank's part of the model, on its device, with random weights.
+def build_chunks(model: ModelConfig, parallel: ParallelConfig, precision: Precision) -> list[GPTModel]:
+    """This rank's model chunks, on its device, with random weights: one, or `virtual_pipeline_size` of an interleaved pipeline.
 
     Vocabulary rows are padded to a multiple of TP; the pad is never a target and is cut off again by `cpt.convert`.
     """
     config = transformer_config(model, parallel, precision)
+    return [_chunk(number, config, model, parallel) for number in range(parallel.virtual_pipeline_size)]
+
+
+def _chunk(number: int, config: TransformerConfig, model: ModelConfig, parallel: ParallelConfig) -> GPTModel:
     gpt = GPTModel(
         config=config,
-        transformer_layer_spec=block_spec(config),
+        transformer_layer_spec=block_spec(config, number),
         vocab_size=padded_vocab_size(model, parallel),
         max_sequence_length=model.max_position_embeddings,
-        pre_process=parallel_state.is_pipeline_first_stage(ignore_virtual=True),
-        post_process=parallel_state.is_pipeline_last_stage(ignore_virtual=True),
+        pre_process=parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=number),
+        post_process=parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=number),
         share_embeddings_and_output_weights=model.tied_embeddings,
         position_embedding_type="rope",
+        vp_stage=number if parallel.virtual_pipeline_size > 1 else None,
     )
     gpt.rotary_pos_emb.inv_freq = inverse_frequencies(model, gpt.rotary_pos_emb.inv_freq.device)
     return gpt.cuda(torch.cuda.current_device()) if torch.cuda.is_available() else gpt
@@ -68,25 +73,32 @@ def transformer_config(model: ModelConfig, parallel: ParallelConfig, precision: 
         pipeline_dtype=torch.bfloat16 if bf16 else torch.float32,
         bf16=bf16,
         perform_initialization=True,  # a weight that nobody loads is random, never what lay in memory
+        **_interleaved(parallel),
         **_recompute(parallel.recompute),
     )
 
 
-def block_spec(config: TransformerConfig) -> TransformerBlockSubmodules:
-    """megatron-core's own layers for this pipeline stage, with our norm and attention put in."""
+def block_spec(config: TransformerConfig, chunk: int = 0) -> TransformerBlockSubmodules:
+    """megatron-core's own layers for one chunk of this pipeline stage, with our norm and attention put in."""
     spec = get_gpt_layer_local_spec(normalization="RMSNorm")
     spec.submodules.input_layernorm = spec.submodules.pre_mlp_layernorm = RMSNorm
     attention = spec.submodules.self_attention.submodules
     attention.core_attention = SdpaCoreAttention
     if config.qk_layernorm:
         attention.q_layernorm = attention.k_layernorm = RMSNorm
-    return TransformerBlockSubmodules(layer_specs=[spec] * get_num_layers_to_build(config), layer_norm=RMSNorm)
+    return TransformerBlockSubmodules(layer_specs=[spec] * get_num_layers_to_build(config, vp_stage=chunk), layer_norm=RMSNorm)
 
 
 def padded_vocab_size(model: ModelConfig, parallel: ParallelConfig) -> int:
     """Rows of the embedding over all tensor-parallel ranks."""
     tensor = parallel.tensor_parallel_size
     return -(-model.vocab_size // tensor) * tensor
+
+
+def _interleaved(parallel: ParallelConfig) -> dict[str, Any]:
+    if parallel.virtual_pipeline_size == 1:
+        return {}
+    return {"virtual_pipeline_model_parallel_size": parallel.virtual_pipeline_size, "overlap_p2p_comm": True, "batch_p2p_comm": False}
 
 
 def _recompute(recompute: Recompute) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from cpt.engine import adam, grad_norm
 from cpt.engine.parallel import rehearsed
 
 
-def build_optimizer(model: Any, optimizer: OptimizerConfig, parallel: ParallelConfig, precision: Precision) -> Any:
-    """megatron-core's DistributedOptimizer over a DDP-wrapped model; master weights and moments fp32, sharded over DP."""
+def build_optimizer(modules: list[Any], optimizer: OptimizerConfig, parallel: ParallelConfig, precision: Precision) -> Any:
+    """megatron-core's DistributedOptimizer over DDP-wrapped model chunks; master weights and moments fp32, sharded over DP."""
     adam.install()
     grad_norm.install()
     bf16 = precision is Precision.bf16
@@ -32,7 +32,7 @@ def build_optimizer(model: Any, optimizer: OptimizerConfig, parallel: ParallelCo
             use_distributed_optimizer=True,
             overlap_param_gather=parallel.overlap_param_gather,
         ),
-        [model],
+        modules,
         use_gloo_process_groups=not rehearsed(),
     )
 

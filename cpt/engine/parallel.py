@@ -34,6 +34,7 @@ def cut_world(parallel: ParallelConfig, seed: int) -> None:
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=parallel.tensor_parallel_size,
         pipeline_model_parallel_size=parallel.pipeline_parallel_size,
+        virtual_pipeline_model_parallel_size=parallel.virtual_pipeline_size if parallel.virtual_pipeline_size > 1 else None,
         create_gloo_process_groups=not rehearsed(),
     )
     torch.manual_seed(seed)

@@ -47,7 +47,7 @@ def write_folder(session: Session, config: RunConfig, base: Path, folder: Path) 
     """Weights from the session; config, tokenizer and template as the base has them."""
     shutil.rmtree(folder, ignore_errors=True)
     dtype = torch.bfloat16 if config.train.precision is Precision.bf16 else torch.float32
-    export_weights(session.engine.gpt, config.model, folder, dtype)
+    export_weights(session.engine.chunks, config.model, folder, dtype)
     for file in base.iterdir():
         if file.is_file() and file.name != FILE and ".safetensors" not in file.name:
             shutil.copy(file, folder)

@@ -30,7 +30,7 @@ def load_base(engine: Engine, config: RunConfig, folder: Path) -> ParityRecord:
     record = measure(config, base, reference)
     if not record.passed:
         raise UserError(_mismatch("logits", record.logit_difference, record.tolerance, folder))
-    import_weights(engine.gpt, config.model, base)
+    import_weights(engine.chunks, config.model, base)
     engine.weights_changed()
     _check_loss(engine, reference, folder)
     return record
@@ -39,7 +39,7 @@ def load_base(engine: Engine, config: RunConfig, folder: Path) -> ParityRecord:
 def measure(config: RunConfig, base: BaseFolder, reference: Reference) -> ParityRecord:
     """fp32 logits of the imported weights in this layout against the reference."""
     engine = Engine(config.model, config.parallel, Precision.fp32)
-    import_weights(engine.gpt, config.model, base)
+    import_weights(engine.chunks, config.model, base)
     logits = engine.logits(reference.tokens.numpy()).cpu()
     return ParityRecord(
         logit_difference=relative_difference(logits, reference.logits),

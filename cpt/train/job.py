@@ -58,7 +58,7 @@ def restore(engine: Engine, store: CheckpointStore, config: RunConfig, recorder:
     if recorder.journal:
         store.announce()
     require_same_data(recorder.run, step, store.record(step).data, store.data)
-    state = TrainState.from_state_dict(sharded.load(store.check(step), engine.gpt, engine.optimizer))
+    state = TrainState.from_state_dict(sharded.load(store.check(step), engine.chunks, engine.optimizer))
     recorder.resumed(state, store.path(step).name)
     return state
 

@@ -70,5 +70,5 @@ def save(job: Job, at: At) -> None:
     at(Phase.save, job.state.step)
     job.state.saved_step = job.state.step
     begun = time.monotonic()
-    record = sharded.save(job.store, job.state.step, job.engine.describe(), job.engine.gpt, job.engine.optimizer, job.state.state_dict())
+    record = sharded.save(job.store, job.state.step, job.engine.describe(), job.engine.chunks, job.engine.optimizer, job.state.state_dict())
     job.recorder.saved(record, time.monotonic() - begun)

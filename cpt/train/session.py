@@ -47,7 +47,7 @@ def open_session(config: RunConfig, run: RunPaths, weights: str, precision: Prec
     if weights == "base":
         folder = BaseFolder(config.runs.base(config.model.name))
         folder.check(config.model)
-        import_weights(loaded.gpt, config.model, folder)
+        import_weights(loaded.chunks, config.model, folder)
         step, source = 0, str(folder.path)
     else:
         store = CheckpointStore(run.checkpoints)
@@ -55,7 +55,7 @@ def open_session(config: RunConfig, run: RunPaths, weights: str, precision: Prec
         if latest is None:
             raise MissingInput(path=run.checkpoints, why="no checkpoint is complete yet", fix=f"cpt status {run.root}")
         step, source = latest, str(store.check(latest))
-        sharded.load_weights(store.path(latest), loaded.gpt)
+        sharded.load_weights(store.path(latest), loaded.chunks)
     return Session(_in_precision(loaded, precision, config), step, source)
 
 
@@ -64,5 +64,6 @@ def _in_precision(loaded: Engine, precision: Precision | None, config: RunConfig
     if precision is None or precision is loaded.precision:
         return loaded
     other = Engine(config.model, ParallelConfig(), precision)
-    other.gpt.load_state_dict(loaded.gpt.state_dict())
+    for target, source in zip(other.chunks, loaded.chunks, strict=True):
+        target.load_state_dict(source.state_dict())
     return other

@@ -62,7 +62,7 @@ def _measure(world: World, configs: dict[str, RunConfig]) -> dict[str, dict[str,
         folder = config.runs.base(family)
         BaseFolder(folder).check(config.model)
         built = engine.Engine(config.model, config.parallel, Precision.fp32, config.optimizer)
-        import_weights(built.gpt, config.model, BaseFolder(folder))
+        import_weights(built.chunks, config.model, BaseFolder(folder))
         built.weights_changed()
         reference = read_reference(folder)
         with torch.no_grad():

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.engine
 FP32 = "train.precision=fp32"
 TP2 = ["slurm.tasks_per_node=2", "parallel.tensor_parallel_size=2"]
 TP2_PP2 = ["slurm.tasks_per_node=4", "parallel.tensor_parallel_size=2", "parallel.pipeline_parallel_size=2"]
+PP2_VP2 = ["slurm.tasks_per_node=2", "parallel.pipeline_parallel_size=2", "parallel.virtual_pipeline_size=2"]
 VARIANTS = {
     "tied": [],
     "untied, rope scaling": [
@@ -50,15 +51,15 @@ def parity_and_round_trip(world: World, root: Path, overrides: list[str], out: P
     agree_on(0)
     BaseFolder(folder).check(config.model)
     model = engine.Engine(config.model, config.parallel, Precision.fp32)
-    import_weights(model.gpt, config.model, BaseFolder(folder))
+    import_weights(model.chunks, config.model, BaseFolder(folder))
     reference = read_reference(folder)
     difference = relative_difference(model.logits(reference.tokens.numpy()), reference.logits)
-    export_weights(model.gpt, config.model, out, torch.float32)
+    export_weights(model.chunks, config.model, out, torch.float32)
     return difference
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize(("size", "layout"), [(1, []), (2, TP2), (4, TP2_PP2)], ids=["TP1", "TP2", "TP2 x PP2"])
+@pytest.mark.parametrize(("size", "layout"), [(1, []), (2, TP2), (4, TP2_PP2), (2, PP2_VP2)], ids=["TP1", "TP2", "TP2 x PP2", "PP2 x VP2"])
 def test_exact_logits_and_round_trip(variant: str, size: int, layout: list[str], root: Path, tmp_path: Path) -> None:
     overrides = [*VARIANTS[variant], *layout]
     differences = run_ranks(size, parity_and_round_trip, root, overrides, tmp_path / "out")

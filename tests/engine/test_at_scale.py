@@ -56,7 +56,7 @@ def inspect(_world: World, job: str) -> dict[str, Any]:
 
 def holds(engine: Any) -> dict[str, int]:
     """Counts and bytes of one rank, after an optimizer step (moments are made by the first one)."""
-    weights = list(engine.module.parameters())
+    weights = list(engine.modules[0].parameters())
     optimizer = engine.optimizer.chained_optimizers[0].optimizer
     shards = [shard for group in optimizer.param_groups for shard in group["params"]]
     for shard in shards:
@@ -68,8 +68,8 @@ def holds(engine: Any) -> dict[str, int]:
         "cut": sum(weight.numel() for weight in cut),
         "whole": sum(weight.numel() for weight in weights) - sum(weight.numel() for weight in cut),
         "weights": sum(weight.nbytes for weight in weights),
-        "weight buffers": sum(buffer.param_data.nbytes for buffer in engine.module.buffers),
-        "gradients": sum(buffer.grad_data.nbytes for buffer in engine.module.buffers),
+        "weight buffers": sum(buffer.param_data.nbytes for buffer in engine.modules[0].buffers),
+        "gradients": sum(buffer.grad_data.nbytes for buffer in engine.modules[0].buffers),
         "optimizer": sum(tensor.nbytes for tensor in [*shards, *moments]),
     }
 
@@ -91,7 +91,7 @@ def saved_activations(engine: Any, tokens: int) -> int:
     """Bytes that autograd keeps of one sequence in this rank's layers, with attention that keeps what flash kernels do."""
     import torch
 
-    known = {weight.untyped_storage()._cdata for weight in engine.module.parameters()}
+    known = {weight.untyped_storage()._cdata for weight in engine.modules[0].parameters()}
     found: dict[int, Any] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -101,10 +101,10 @@ def saved_activations(engine: Any, tokens: int) -> int:
         return tensor
 
     if engine.parallel.overlap_param_gather:
-        engine.module.disable_forward_pre_hook(param_sync=False)
+        engine.modules[0].disable_forward_pre_hook(param_sync=False)
     row = torch.zeros(1, tokens, dtype=torch.long)
     with mock.patch("cpt.engine.attention.scaled_dot_product_attention", flash()), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = engine.module(row, torch.arange(tokens)[None], None)  # noqa: F841 - lives until all is counted
+        output = engine.modules[0](row, torch.arange(tokens)[None], None)  # noqa: F841 - lives until all is counted
     return sum(storage.nbytes() for storage in found.values() if storage.nbytes() > 8 * tokens)
 
 

@@ -23,6 +23,8 @@ LAYOUTS = {
         ["slurm.tasks_per_node=2", "parallel.tensor_parallel_size=2", "parallel.sequence_parallel=true", "parallel.recompute=selective"],
     ),
     "TP2 x PP2 x DP2 overlapped": (8, TP2_PP2_DP2),
+    "PP2 x VP2": (2, ["slurm.tasks_per_node=2", "parallel.pipeline_parallel_size=2", "parallel.virtual_pipeline_size=2"]),
+    "TP2 x PP2 x VP2 x DP2 overlapped": (8, [*TP2_PP2_DP2, "parallel.virtual_pipeline_size=2"]),
 }
 
 
@@ -34,7 +36,7 @@ def three_steps(world: World, root: Path, overrides: list[str]) -> list[tuple[fl
     config = tiny_config(root, FP32, *overrides)
     engine.initialize(world, config.parallel, config.seed)
     model = engine.Engine(config.model, config.parallel, config.train.precision, config.optimizer)
-    import_weights(model.gpt, config.model, BaseFolder(config.runs.base("tiny")))
+    import_weights(model.chunks, config.model, BaseFolder(config.runs.base("tiny")))
     model.weights_changed()
     tokens = np.random.default_rng(1).integers(0, config.model.vocab_size, (8, 65))
     rows = model.rows(len(tokens))

@@ -49,7 +49,7 @@ def same_weights(config: RunConfig) -> Any:
     engine = Engine(config.model, config.parallel, config.train.precision, config.optimizer)
     rank, size = parallel_state.get_tensor_model_parallel_rank(), parallel_state.get_tensor_model_parallel_world_size()
     with torch.no_grad():
-        for name, weight in engine.gpt.named_parameters():
+        for name, weight in engine.chunks[0].named_parameters():
             if weight.dim() == 1:
                 continue  # norms are ones
             along = 1 if name.endswith(("linear_proj.weight", "linear_fc2.weight")) else 0

@@ -44,8 +44,8 @@ from cpt.engine.parallel import initialize
 
 def saved(layers, recompute, precision):
     engine = Engine(ModelConfig(num_layers=layers, **model), ParallelConfig(recompute=recompute), precision)
-    engine.module.train()
-    weights = {weight.untyped_storage().data_ptr() for weight in engine.gpt.parameters()}
+    engine.modules[0].train()
+    weights = {weight.untyped_storage().data_ptr() for weight in engine.chunks[0].parameters()}
     found = {}
     def keep(tensor):
         storage = tensor.untyped_storage()
@@ -54,7 +54,7 @@ def saved(layers, recompute, precision):
         return tensor
     tokens = torch.zeros(1, length, dtype=torch.long)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = engine.module(tokens, torch.arange(length)[None], None, labels=tokens)
+        output = engine.modules[0](tokens, torch.arange(length)[None], None, labels=tokens)
     return sum(storage.nbytes() for storage in found.values())
 
 model, length = json.loads(sys.argv[1]), int(sys.argv[2])
@@ -64,7 +64,7 @@ def on_disk(precision):
     engine.train_step(numpy.zeros((1, 9), dtype=numpy.int64), 1, 1e-4)
     folder = Path(sys.argv[3]) / precision
     folder.mkdir()
-    sharded.save(CheckpointStore(folder), 1, "", engine.module, engine.optimizer, {"step": 1, "consumed_samples": 1})
+    sharded.save(CheckpointStore(folder), 1, "", engine.chunks, engine.optimizer, {"step": 1, "consumed_samples": 1})
     return sum(path.stat().st_size for path in folder.rglob("*.distcp")) / config.parameters
 
 initialize(World(), ParallelConfig(), 1)
