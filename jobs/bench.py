@@ -13,6 +13,7 @@ from cpt.core.errors import Problem, UserError
 
 BENCHES = {
     "launch": "jobs.launch_bench",
+    "train": "cpt.bench.training",
 }
 """Name -> module with `OPTIONS` (name -> default, beside `save`) and `run(options, overrides) -> Figures`. Only the chosen one is imported."""
 
