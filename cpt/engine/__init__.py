@@ -2,7 +2,7 @@
 
     World + ParallelConfig -> parallel.initialize -> model.build_chunks -> optimizer.build_optimizer -> Engine
 
-`Engine` has three verbs, `train_step`, `token_losses`, `logits`, and shares a batch by `rows` and `gather`. Nothing else in the suite calls megatron's model code.
+`Engine` has three verbs, `train_step` (in two halves: `compute_gradients`, `update`), `token_losses`, `logits`, and shares a batch by `rows` and `gather`. Nothing else in the suite calls megatron's model code.
 """
 
 from cpt.engine import quiet

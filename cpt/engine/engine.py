@@ -22,7 +22,7 @@ from megatron.core.transformer.module import Float16Module
 from cpt.config.model import ModelConfig
 from cpt.config.training import OptimizerConfig, ParallelConfig, Precision
 from cpt.engine.model import build_chunks
-from cpt.engine.optimizer import build_optimizer, set_learning_rate
+from cpt.engine.optimizer import build_optimizer, gradient_norm, set_learning_rate, update
 from cpt.engine.parallel import counts_once, data_rank
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
@@ -33,7 +33,7 @@ MicroBatch = tuple[torch.Tensor, torch.Tensor | None]
 
 @dataclass(frozen=True)
 class StepResult:
-    """One optimizer update. `sequence_losses` [n]: mean loss of each sequence of the global batch, nats a token."""
+    """What one global batch gives. `sequence_losses` [n]: mean loss of each sequence of the global batch, nats a token."""
 
     loss: float
     grad_norm: float
@@ -50,7 +50,7 @@ class Engine:
         self.modules: list[Any] = [Float16Module(config, gpt) for gpt in self.chunks] if precision is Precision.bf16 else list(self.chunks)
         self.optimizer: Any = None
         if optimizer is not None:
-            self.weight_decay = optimizer.weight_decay
+            self.optimizer_config = optimizer
             self.modules = _distribute(self.modules, config, parallel)
             self.optimizer = build_optimizer(self.modules, optimizer, parallel, precision)
             config.grad_scale_func = self.optimizer.scale_loss
@@ -66,16 +66,25 @@ class Engine:
         return range(rank * (n // size), (rank + 1) * (n // size))
 
     def train_step(self, mine: IntArray, micro_batch_size: int, rate: float) -> StepResult:
-        """One update with learning rate `rate`; `mine` [m, s + 1] are this replica's `rows` of the global batch."""
+        """One update with learning rate `rate`, whatever the gradients are."""
+        result = self.compute_gradients(mine, micro_batch_size)
+        self.update(result, rate)
+        return result
+
+    def compute_gradients(self, mine: IntArray, micro_batch_size: int) -> StepResult:
+        """Of the global batch, summed over all ranks; `mine` [m, s + 1] are this replica's `rows` of it. Weights and optimizer stay as they are."""
         for module in self.modules:
             module.train()
             module.zero_grad_buffer()
         self.optimizer.zero_grad()
         found = self._run(mine, micro_batch_size, forward_only=False)
         losses = self.gather(found.mean(dim=1) if found is not None else None, (len(mine),), torch.float32)
-        set_learning_rate(self.optimizer, rate, self.weight_decay)
-        _, grad_norm, _ = self.optimizer.step()
-        return StepResult(float(losses.mean(dtype=np.float64)), float(grad_norm), losses)
+        return StepResult(float(losses.mean(dtype=np.float64)), gradient_norm(self.optimizer), losses)
+
+    def update(self, result: StepResult, rate: float) -> None:
+        """Change the weights by the gradients that gave `result`, with learning rate `rate`. Who does not call it drops them."""
+        set_learning_rate(self.optimizer, rate, self.optimizer_config.weight_decay)
+        update(self.optimizer, result.grad_norm, self.optimizer_config.clip_grad)
 
     def token_losses(self, tokens: IntArray, micro_batch_size: int = 1) -> FloatArray:
         """Loss of every predicted token, nats: [n, s + 1] -> [n, s]. Rows are spread over data-parallel ranks."""

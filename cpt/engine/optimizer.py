@@ -1,4 +1,4 @@
-"""Distributed AdamW, and the rate of its next step."""
+"""Distributed AdamW, and its step in two halves: the norm of the gradient first, the update only when it is wanted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
 from megatron.core.optimizer import get_megatron_optimizer
+from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 
 from cpt.config.training import OptimizerConfig, ParallelConfig, Precision
 from cpt.engine import adam, grad_norm
@@ -42,3 +43,22 @@ def set_learning_rate(optimizer: Any, rate: float, weight_decay: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate
         group["weight_decay"] = weight_decay * group.get("wd_mult", 1.0)
+
+
+@torch.no_grad()
+def gradient_norm(optimizer: Any) -> float:
+    """L2 norm of the whole model's gradient, the same on every rank; NaN or infinite when one number on one rank is. Nothing is changed.
+
+    megatron's own `step` updates whatever the norm is: NaN passes its clipping untouched, and infinity makes every weight NaN by it.
+    """
+    optimizer.prepare_grads()
+    return float(optimizer.get_grad_norm())
+
+
+@torch.no_grad()
+def update(optimizer: Any, norm: float, clip_grad: float) -> None:
+    """The rest of megatron's `step` after `gradient_norm`: clip by it, change the weights."""
+    for part in optimizer.chained_optimizers:
+        if parameters := part.get_parameters():  # none where this rank has nothing of that kind, of experts for one
+            clip_grad_by_total_norm_fp32(parameters, clip_grad, norm)
+    optimizer.step_with_ready_grads()
