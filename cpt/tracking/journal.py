@@ -18,11 +18,13 @@ from typing import Any, Self
 from cpt.core.paths import RunPaths
 
 ATTEMPT_BEGIN = "attempt_begin"
+ANOMALY = "anomaly"
+ROLLBACK = "rollback"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricRow:
-    """Values of one step; `superseded` when a later attempt resumed before it and computed it again."""
+    """Values of one step; `superseded` when training went back before it and computed it again."""
 
     ts_ms: int
     """Wall clock, Unix milliseconds."""
@@ -37,13 +39,22 @@ class MetricRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventRow:
-    """Something that happened once: attempt_begin, parity, checkpoint_saved, resume, stop."""
+    """Something that happened once: attempt_begin, parity, checkpoint_saved, resume, anomaly, rollback, stop."""
 
     ts_ms: int
     attempt: int
     seq: int
     name: str
     fields: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """In `attempt`, at `ts_ms` (-1: from its beginning), training went on from `step`; what was written before and lies after it is superseded."""
+
+    attempt: int
+    ts_ms: int
+    step: int
 
 
 class Journal:
@@ -111,8 +122,8 @@ class _Lines:
 
 def read_metrics(run: RunPaths) -> list[MetricRow]:
     """All rows of all attempts in the order written; an empty list when nothing was journaled."""
-    limits = supersede_limits(read_events(run))
-    return [metric_row(line, limits) for path in journal_files(run, "metrics") for line in read_lines(path)]
+    back = returns(read_events(run))
+    return [metric_row(line, back) for path in journal_files(run, "metrics") for line in read_lines(path)]
 
 
 def read_events(run: RunPaths) -> list[EventRow]:
@@ -132,19 +143,22 @@ def journal_files(run: RunPaths, kind: str) -> list[Path]:
     return sorted(pattern.parent.glob(f"{kind}.*.jsonl"), key=lambda path: int(path.name.split(".")[1]))
 
 
-def supersede_limits(events: Iterable[EventRow]) -> dict[int, int]:
-    """Attempt -> the step it resumed from; the first `attempt_begin` of an attempt counts."""
-    limits: dict[int, int] = {}
+def returns(events: Iterable[EventRow]) -> list[Return]:
+    """Where training went back to: with each attempt, of which the first `attempt_begin` counts, and with each rollback within one."""
+    begun: dict[int, Return] = {}
+    rolled = []
     for event in events:
         if event.name == ATTEMPT_BEGIN and "resume_step" in event.fields:
-            limits.setdefault(event.attempt, int(event.fields["resume_step"]))
-    return limits
+            begun.setdefault(event.attempt, Return(event.attempt, -1, int(event.fields["resume_step"])))
+        if event.name == ROLLBACK:
+            rolled.append(Return(event.attempt, event.ts_ms, int(event.fields["step"])))
+    return [*begun.values(), *rolled]
 
 
-def metric_row(line: dict[str, Any], limits: Mapping[int, int]) -> MetricRow:
-    """One parsed line as a row; `limits` from `supersede_limits`."""
-    gone = any(attempt > line["attempt"] and line["step"] > step for attempt, step in limits.items())
-    return MetricRow(**{**line, "superseded": gone})
+def metric_row(line: dict[str, Any], back: Iterable[Return]) -> MetricRow:
+    """One parsed line as a row; `back` from `returns`."""
+    written = (line["attempt"], line["ts_ms"])
+    return MetricRow(**{**line, "superseded": any((each.attempt, each.ts_ms) >= written and line["step"] > each.step for each in back)})
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -22,7 +22,7 @@ from cpt.core.attempts import StopRecord
 from cpt.core.errors import CptError, MissingInput, UserError
 from cpt.core.paths import RunPaths, SweepPaths
 from cpt.core.records import SweepTable
-from cpt.tracking.journal import journal_files, metric_row, parse_line, read_events, supersede_limits
+from cpt.tracking.journal import journal_files, metric_row, parse_line, read_events, returns
 from cpt.tracking.record import TrackingRecord, advance, load_record
 from cpt.tracking.store import connect, ensure_store, experiment_id
 
@@ -178,10 +178,10 @@ _PARAMS = {
 
 def _copy_rows(run: RunPaths, client: MlflowClient, record: TrackingRecord) -> TrackingRecord:
     """Every whole line beyond the cursor, in calls of at most `BATCH` metrics; the cursor moves after each success."""
-    limits = supersede_limits(read_events(run))
+    back = returns(read_events(run))
     for path in journal_files(run, "metrics"):
         for lines, end in _batches(path, record.offsets.get(path.name, 0)):
-            rows = [row for row in (metric_row(line, limits) for line in lines) if not row.superseded]
+            rows = [row for row in (metric_row(line, back) for line in lines) if not row.superseded]
             metrics, dropped = _as_metrics(rows)
             for first in range(0, len(metrics), BATCH):
                 client.log_batch(record.run_id, metrics=metrics[first : first + BATCH])

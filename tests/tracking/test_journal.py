@@ -50,6 +50,22 @@ def test_rows_beyond_the_next_resume_step_are_superseded(tmp_path: Path) -> None
     assert alive == [(step, 0) for step in range(1, 11)] + [(step, 2) for step in range(11, 15)]
 
 
+def test_rows_beyond_a_rollback_are_superseded(tmp_path: Path) -> None:
+    """Also those of the attempt that rolled back, and of attempts before it."""
+    run, clock = RunPaths(tmp_path), iter(range(1, 100))
+    for attempt, resume, steps in ((0, 0, range(1, 8)), (1, 6, range(7, 11))):
+        with Journal(run, attempt, clock=lambda: float(next(clock))) as journal:
+            journal.event("attempt_begin", resume_step=resume)
+            for step in steps:
+                journal.metrics(step, step, step, {"train/loss": float(attempt)})
+    with Journal(run, 1, clock=lambda: float(next(clock))) as journal:
+        journal.event("rollback", step=5)
+        journal.metrics(6, 6, 6, {"train/loss": 2.0})
+    alive = [(row.step, row.values["train/loss"]) for row in read_metrics(run) if not row.superseded]
+    assert alive == [(step, 0.0) for step in range(1, 6)] + [(6, 2.0)]
+    assert list(series(run, "train/loss")) == [1, 2, 3, 4, 5, 6]
+
+
 def test_ten_or_more_attempts_are_read_in_numeric_order(tmp_path: Path) -> None:
     run = RunPaths(tmp_path)
     for attempt in (1000, 2, 999):
