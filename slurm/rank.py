@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cpt.core.attempts import RankRecord
-from cpt.core.errors import EXIT_DONE, EXIT_RESUME, CptError, UserError
+from cpt.core.errors import EXIT_DONE, EXIT_HOLD, EXIT_RESUME, CptError, UserError
 from cpt.core.heartbeat import Heart, read_beat
 from cpt.core.paths import RunPaths
 from cpt.core.world import World
@@ -81,8 +81,8 @@ def _kill(pid: int, run: RunPaths) -> None:
 
 
 def exit_code(code: int, world: World) -> int:
-    """What a rank exits with. Of several, a saved stop is no failure: its siblings, perhaps still writing, would be killed for it."""
-    return EXIT_DONE if code == EXIT_RESUME and world.world_size > 1 else code
+    """What a rank exits with. Of several, an orderly stop is no failure: its siblings, perhaps still writing, would be killed for it."""
+    return EXIT_DONE if code in (EXIT_RESUME, EXIT_HOLD) and world.world_size > 1 else code
 
 
 def signature(error: BaseException) -> str:

@@ -14,6 +14,7 @@ and stops at the second identical crash that does not.
     launch_failure   relaunch|requeue  3, then hold
     rank_crash       relaunch|requeue  3, then hold; the same crash twice, then fail
     hang             relaunch|requeue  2, then hold
+    anomaly          hold              0: the same update would come again
     fatal            fail              0: another attempt cannot help
 
 Relaunch, inside the allocation, where enough healthy nodes are left in it; else requeue.
@@ -50,6 +51,7 @@ POLICIES = {
     Ending.launch_failure: Policy(action=Action.relaunch, budget=3),
     Ending.rank_crash: Policy(action=Action.relaunch, budget=3),
     Ending.hang: Policy(action=Action.relaunch, budget=2),
+    Ending.anomaly: Policy(action=Action.hold),
     Ending.fatal: Policy(action=Action.fail),
 }
 
@@ -143,7 +145,7 @@ def decide(evidence: Evidence, state: RunState, config: SlurmConfig) -> tuple[Ve
     verdict = Verdict(
         ending=ending, action=POLICIES[ending].action, message=_message(evidence, ending), nodes=_blamed(evidence, ending), rank=_rank(evidence, ending)
     )
-    if verdict.action in (Action.done, Action.fail):
+    if verdict.action in (Action.done, Action.fail, Action.hold):
         return verdict, state
     after = remember(evidence, ending, state)
     if stop := _exhausted(evidence, ending, state, after, config):
@@ -165,6 +167,8 @@ def classify(evidence: Evidence) -> Ending:
         return Ending.stopped
     if cause and cause.outcome == "fatal":
         return Ending.fatal
+    if stop and stop.reason == "anomaly":
+        return Ending.anomaly
     if stop:
         limit = stop.reason == "deadline" or evidence.near_limit
         return Ending.stopped if stop.reason == "trigger" else Ending.time_limit if limit else Ending.preempted
@@ -211,6 +215,8 @@ def _message(evidence: Evidence, ending: Ending) -> str:
     if ending is Ending.stopped:
         how = "cancelled with scancel" if evidence.cancelled else "stopped on request"
         return f"{how}{steps}; submit it again to go on"
+    if ending is Ending.anomaly and stop:
+        return f"{stop.why}{steps}"
     if stop:
         return f"told to stop ({stop.reason}), saved at step {stop.step}{steps}"
     if trouble and ending is trouble.ending:

@@ -12,12 +12,14 @@ from cpt.core.artifacts import Artifact
 class StopRecord(Artifact):
     """Why training ended by itself (`stopped.json`), written by rank 0 at the end of an attempt.
 
-    reason: done | signal | trigger | deadline.
+    reason: done | signal | trigger | deadline | anomaly.
     """
 
     reason: str
     step: int
     attempt: int
+    why: str = ""
+    """Of an anomaly: which update was not made, and why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +70,7 @@ class Ending(StrEnum):
     launch_failure = "launch_failure"  # no rank ever said a word
     rank_crash = "rank_crash"
     hang = "hang"
+    anomaly = "anomaly"  # an update that should not be made, and nothing that may be done about it without a human
     no_progress = "no_progress"
     fatal = "fatal"  # another attempt cannot help
 

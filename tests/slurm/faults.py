@@ -224,4 +224,11 @@ FAULTS = [
         behave={"fault": {"rank": 0, "step": 8, "kind": "disk", "attempts": 1}},
         final="FAILED",
     ),
+    Fault(
+        name="anomaly that no setting lets pass",
+        expected=(Ending.anomaly, Action.hold),
+        says="held at once, with the update and why",
+        behave={"fault": {"rank": -1, "step": 8, "kind": "anomaly"}},
+        final="FAILED",
+    ),
 ]

@@ -1,7 +1,7 @@
 """Stands in for a training rank: same files, same signals, same network, no torch. Its behavior is `behave.json` in the run directory.
 
 steps, save_every, seconds (a step), and `fault`: {"rank", "step" or "after": steps of this attempt, "kind": exit | fatal | kill | stop |
-disk, "attempts": how many of them}.
+disk | anomaly, "attempts": how many of them}.
 Every step all ranks meet at rank 0 over TCP, as in an all-reduce: a lost peer is a connection that never answers. The loss is a
 hash that each step carries on from the last, so a resumed run that lost, repeated or mixed anything up ends with another number.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from cpt.core.artifacts import write_json
 from cpt.core.attempts import RankRecord, StopRecord
+from cpt.core.errors import EXIT_DONE, EXIT_HOLD, EXIT_RESUME
 from cpt.core.heartbeat import Phase
 from cpt.core.paths import RunPaths
 from slurm.environment import attempt_from_environment, deadline_from_environment, world_from_environment
@@ -55,15 +56,19 @@ def train(run, world, attempt, behave, heart):
         time.sleep(behave["seconds"])
         step, loss = step + 1, following(step + 1, loss)
         misbehave(behave["fault"], run, world, attempt, (step, step - first))
+        if (behave["fault"] or {}).get("kind") == "anomaly" and step == behave["fault"]["step"]:  # found by all ranks alike
+            reason = "anomaly"
+            break
         journal(run, attempt, world, "metrics", {"step": step, "values": {"train/loss": loss}, "consumed_samples": step, "consumed_tokens": step, "seq": step})
         if step % behave["save_every"] == 0:
             save(run, world, step, loss, heart, behave["save_seconds"])
         reason = "done"
-    save(run, world, step, loss, heart)
+    if reason != "anomaly":
+        save(run, world, step, loss, heart)
     peers.agree("")
     if world.rank == 0:
-        StopRecord(reason=reason, step=step, attempt=attempt).save(run.stopped)
-    return 0 if reason == "done" else 75
+        StopRecord(reason=reason, step=step, attempt=attempt, why="loss nan" if reason == "anomaly" else "").save(run.stopped)
+    return {"done": EXIT_DONE, "anomaly": EXIT_HOLD}.get(reason, EXIT_RESUME)
 
 
 def asked(run, world):
