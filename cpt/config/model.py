@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from cpt.config.blocks import MlaConfig, MoeConfig
 from cpt.config.section import Section, positive
 from cpt.core.errors import Problem
 
@@ -17,6 +18,7 @@ class Architecture(StrEnum):
     MistralForCausalLM = "MistralForCausalLM"
     Qwen2ForCausalLM = "Qwen2ForCausalLM"  # Qwen2, Qwen2.5: bias on queries, keys and values
     Qwen3ForCausalLM = "Qwen3ForCausalLM"  # RMSNorm on each head's query and key
+    DeepseekV2ForCausalLM = "DeepseekV2ForCausalLM"  # V2-Lite: multi-latent attention without a low-rank query, routed experts
 
 
 class BaseSource(StrEnum):
@@ -74,6 +76,8 @@ class ModelConfig(Section):
     rope_scaling: RopeScaling = field(default_factory=RopeScaling)
     sliding_window: int = 0
     """Keys that a query of the base sees; 0 all before it. The engine sees all: exact for sequences no longer than this."""
+    mla: MlaConfig = field(default_factory=MlaConfig)
+    moe: MoeConfig = field(default_factory=MoeConfig)
     norm_epsilon: float = 1e-5
     tied_embeddings: bool = False
     base_source: BaseSource = BaseSource.folder
@@ -96,8 +100,17 @@ class ModelConfig(Section):
                 why=f"must divide num_attention_heads={self.num_attention_heads}",
                 fix="take both from the base's config.json",
             )
-        if self.rope_scaling.kind is RopeKind.yarn:
-            yield Problem(where="rope_scaling.kind", what="is yarn", why=f"not computed for {self.architecture}", fix="rope_scaling.kind=none or llama3")
+        if self.rope_scaling.kind is (RopeKind.llama3 if self.mla else RopeKind.yarn):
+            works = "yarn" if self.mla else "llama3"
+            yield Problem(
+                where="rope_scaling.kind", what=f"is {self.rope_scaling.kind}", why=f"not computed for {self.architecture}", fix=f"rope_scaling.kind=none or {works}"
+            )
+        latent = self.architecture is Architecture.DeepseekV2ForCausalLM
+        for name, section in (("mla.kv_lora_rank", self.mla), ("moe.num_experts", self.moe)):
+            if bool(section) != latent:
+                why = f"{self.architecture} {'has' if latent else 'has no'} {'latent attention' if section is self.mla else 'experts'}"
+                fix = "the number of the base's config.json" if latent else f"{name}=0"
+                yield Problem(where=name, what=f"is {getattr(section, name.split('.')[1])}", why=why, fix=fix)
         if not self.base_path:
             yield Problem(where="base_path", what="is empty", why="the base's weights must come from somewhere", fix="model.base_path=/path/to/hf-folder")
 
@@ -119,9 +132,25 @@ class ModelConfig(Section):
     @property
     def parameters(self) -> int:
         """Number of parameters, embeddings counted once when tied."""
-        heads = self.kv_channels * (2 * self.num_attention_heads + 2 * self.num_query_groups)
-        layer = self.hidden_size * (heads + 3 * self.ffn_hidden_size + 2)
-        layer += self.qkv_bias * self.kv_channels * (self.num_attention_heads + 2 * self.num_query_groups)
-        layer += self.qk_norm * 2 * self.kv_channels
-        embeddings = self.vocab_size * self.hidden_size * (1 if self.tied_embeddings else 2)
-        return self.num_layers * layer + embeddings + self.hidden_size
+        return self._parameters(self.moe.num_experts)
+
+    @property
+    def active_parameters(self) -> int:
+        """Those that one token passes: of the routed experts only the chosen ones."""
+        return self._parameters(self.moe.topk)
+
+    def _parameters(self, experts: int) -> int:
+        hidden, routed = self.hidden_size, self.moe.routed_layers(self.num_layers)
+        dense = (self.num_layers - routed) * 3 * hidden * self.ffn_hidden_size
+        sparse = routed * ((experts + self.moe.shared_experts) * self.moe.expert_parameters(hidden) + hidden * self.moe.num_experts)
+        layers = self.num_layers * (sum(self.attention_parameters) + 2 * hidden) + dense + sparse
+        return layers + self.vocab_size * hidden * (1 if self.tied_embeddings else 2) + hidden
+
+    @property
+    def attention_parameters(self) -> tuple[int, int]:
+        """(matrices with their biases, which tensor parallelism cuts; norms, which it does not) of one layer's attention."""
+        if self.mla:
+            return self.mla.attention_parameters(self.hidden_size, self.num_attention_heads)
+        queries, both = self.num_attention_heads, self.num_attention_heads + self.num_query_groups
+        bias = self.qkv_bias * self.kv_channels * (queries + 2 * self.num_query_groups)
+        return 2 * self.hidden_size * self.kv_channels * both + bias, self.qk_norm * 2 * self.kv_channels

@@ -135,13 +135,15 @@ class ParallelConfig(Section):
     pipeline_parallel_size: int = 1
     virtual_pipeline_size: int = 1
     """Model chunks per pipeline stage; above 1 the schedule is interleaved: a smaller bubble for more messages."""
+    expert_parallel_size: int = 1
+    """Ranks over which each layer's experts are spread, whole: a divisor of TP x DP. Of a model without experts, 1."""
     sequence_parallel: bool = False
     recompute: Recompute = Recompute.none
     overlap_grad_reduce: bool = False
     overlap_param_gather: bool = False
 
     def problems(self) -> Iterator[Problem]:
-        yield from positive(self, "tensor_parallel_size", "pipeline_parallel_size", "virtual_pipeline_size")
+        yield from positive(self, "tensor_parallel_size", "pipeline_parallel_size", "virtual_pipeline_size", "expert_parallel_size")
         if self.virtual_pipeline_size > 1 and self.pipeline_parallel_size == 1:
             yield Problem(
                 where="virtual_pipeline_size",

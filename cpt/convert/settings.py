@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ MODEL_TYPES = {
     Architecture.MistralForCausalLM: "mistral",
     Architecture.Qwen2ForCausalLM: "qwen2",
     Architecture.Qwen3ForCausalLM: "qwen3",
+    Architecture.DeepseekV2ForCausalLM: "deepseek_v2",
 }
 """By which name transformers finds the classes of a family."""
 
@@ -36,6 +38,16 @@ _FIELDS = {
     "sliding_window": "sliding_window",
     "rms_norm_eps": "norm_epsilon",
     "tie_word_embeddings": "tied_embeddings",
+    "kv_lora_rank": "mla.kv_lora_rank",
+    "qk_nope_head_dim": "mla.qk_head_dim",
+    "qk_rope_head_dim": "mla.qk_pos_emb_head_dim",
+    "v_head_dim": "mla.v_head_dim",
+    "n_routed_experts": "moe.num_experts",
+    "num_experts_per_tok": "moe.topk",
+    "moe_intermediate_size": "moe.ffn_hidden_size",
+    "n_shared_experts": "moe.shared_experts",
+    "first_k_dense_replace": "moe.dense_layers",
+    "routed_scaling_factor": "moe.topk_scaling_factor",
 }
 """config.json key -> `model` key."""
 
@@ -52,8 +64,9 @@ _ROPE_DEFAULTS = {"partial_rotary_factor": 1.0, "attention_factor": None, "trunc
 _NO_ARITHMETIC = {"architectures", "dtype", "transformers_version", "return_dict", "output_hidden_states", "chunk_size_feed_forward", "is_encoder_decoder"}
 _NO_WEIGHTS = {"use_cache", "id2label", "label2id", "problem_type", "bos_token_id", "eos_token_id", "pad_token_id"}
 _THEIR_TRAINING = {"attention_dropout", "initializer_range", "pretraining_tp"}  # the engine trains without dropout
+_OF_GROUPED_ROUTING = {"n_group", "topk_group", "output_router_logits"}  # topk_method must be greedy
 _WHERE_THE_WINDOW_IS = {"use_sliding_window", "max_window_layers", "layer_types"}  # no sequence is longer than the window
-HARMLESS = _NO_ARITHMETIC | _NO_WEIGHTS | _THEIR_TRAINING | _WHERE_THE_WINDOW_IS
+HARMLESS = _NO_ARITHMETIC | _NO_WEIGHTS | _THEIR_TRAINING | _OF_GROUPED_ROUTING | _WHERE_THE_WINDOW_IS
 """Fields of the config classes that do not change the logits, nor what is trained here."""
 
 
@@ -64,7 +77,7 @@ def transformers_config(model: ModelConfig) -> Any:
     scaling = model.rope_scaling
     kind = "default" if scaling.kind is RopeKind.none else scaling.kind.value
     rope = {"rope_theta": model.rope_theta, "rope_type": kind} | {name: getattr(scaling, name) for name in _SCALING[scaling.kind]}
-    values = {theirs: getattr(model, ours) for theirs, ours in _FIELDS.items()} | {"rope_parameters": rope}
+    values = {theirs: attrgetter(ours)(model) for theirs, ours in _FIELDS.items()} | {"rope_parameters": rope, "q_lora_rank": None}
     values |= {"sliding_window": model.sliding_window or None, "use_sliding_window": bool(model.sliding_window), "max_window_layers": 0}
     config_class = CONFIG_MAPPING[MODEL_TYPES[model.architecture]]
     known = {field.name for field in dataclasses.fields(config_class)} | {"head_dim"}  # Qwen2 reads it without declaring it

@@ -6,7 +6,7 @@ packed: q, k, v interleaved by query group; gate and up one below the other. Fam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,7 +36,7 @@ def table(model: ModelConfig) -> dict[str, Row]:
     """Engine tensor, its layer counted over the whole model -> what it is made of."""
     rows = _top(model)
     for number in range(model.num_layers):
-        for name, row in _layer(model, f"model.layers.{number}.").items():
+        for name, row in _layer(model, number).items():
             rows[f"decoder.layers.{number}.{name}"] = row
     return rows
 
@@ -52,30 +52,64 @@ def _top(model: ModelConfig) -> dict[str, Row]:
     }
 
 
-def _layer(model: ModelConfig, prefix: str) -> dict[str, Row]:
-    hidden, ffn = model.hidden_size, model.ffn_hidden_size
-    heads, groups = model.num_attention_heads * model.kv_channels, model.num_query_groups * model.kv_channels
-
+def _layer(model: ModelConfig, number: int) -> dict[str, Row]:
     def row(*sources: tuple[str, tuple[int, ...]], cut: int | None = None, by_group: bool = False) -> Row:
-        return Row(tuple(Source(prefix + name, shape) for name, shape in sources), cut, by_group)
+        return Row(tuple(Source(f"model.layers.{number}.{name}", shape) for name, shape in sources), cut, by_group)
+
+    norm = (model.hidden_size,)
+    rows = {"input_layernorm.weight": row(("input_layernorm.weight", norm)), "pre_mlp_layernorm.weight": row(("post_attention_layernorm.weight", norm))}
+    rows |= _latent_attention(model, row) if model.mla else _attention(model, row)
+    if model.moe and number >= model.moe.dense_layers:
+        return rows | _experts(model, row)
+    return rows | _feed_forward(model, row, "mlp", "mlp", model.ffn_hidden_size)
+
+
+def _attention(model: ModelConfig, row: Callable[..., Row]) -> dict[str, Row]:
+    hidden, heads, groups = model.hidden_size, model.num_attention_heads * model.kv_channels, model.num_query_groups * model.kv_channels
 
     def qkv(kind: str, *columns: int) -> Row:
         parts = [(f"self_attn.{letter}_proj.{kind}", (rows, *columns)) for letter, rows in (("q", heads), ("k", groups), ("v", groups))]
         return row(*parts, cut=0, by_group=True)
 
     rows = {
-        "input_layernorm.weight": row(("input_layernorm.weight", (hidden,))),
         "self_attention.linear_qkv.weight": qkv("weight", hidden),
         "self_attention.linear_proj.weight": row(("self_attn.o_proj.weight", (hidden, heads)), cut=1),
-        "pre_mlp_layernorm.weight": row(("post_attention_layernorm.weight", (hidden,))),
-        "mlp.linear_fc1.weight": row(("mlp.gate_proj.weight", (ffn, hidden)), ("mlp.up_proj.weight", (ffn, hidden)), cut=0),
-        "mlp.linear_fc2.weight": row(("mlp.down_proj.weight", (hidden, ffn)), cut=1),
     }
     if model.qkv_bias:
         rows["self_attention.linear_qkv.bias"] = qkv("bias")
     if model.qk_norm:
         rows["self_attention.q_layernorm.weight"] = row(("self_attn.q_norm.weight", (model.kv_channels,)))
         rows["self_attention.k_layernorm.weight"] = row(("self_attn.k_norm.weight", (model.kv_channels,)))
+    return rows
+
+
+def _latent_attention(model: ModelConfig, row: Callable[..., Row]) -> dict[str, Row]:
+    mla, heads, hidden = model.mla, model.num_attention_heads, model.hidden_size
+    down, up = mla.kv_lora_rank + mla.qk_pos_emb_head_dim, heads * (mla.qk_head_dim + mla.v_head_dim)
+    return {
+        "self_attention.linear_q_proj.weight": row(("self_attn.q_proj.weight", (heads * mla.query_channels, hidden)), cut=0),
+        "self_attention.linear_kv_down_proj.weight": row(("self_attn.kv_a_proj_with_mqa.weight", (down, hidden)), cut=0),
+        "self_attention.kv_layernorm.weight": row(("self_attn.kv_a_layernorm.weight", (mla.kv_lora_rank,))),
+        "self_attention.linear_kv_up_proj.weight": row(("self_attn.kv_b_proj.weight", (up, mla.kv_lora_rank)), cut=0),
+        "self_attention.linear_proj.weight": row(("self_attn.o_proj.weight", (hidden, heads * mla.v_head_dim)), cut=1),
+    }
+
+
+def _feed_forward(model: ModelConfig, row: Callable[..., Row], ours: str, theirs: str, width: int, cut: bool = True) -> dict[str, Row]:
+    wide, narrow = (width, model.hidden_size), (model.hidden_size, width)
+    return {
+        f"{ours}.linear_fc1.weight": row((f"{theirs}.gate_proj.weight", wide), (f"{theirs}.up_proj.weight", wide), cut=0 if cut else None),
+        f"{ours}.linear_fc2.weight": row((f"{theirs}.down_proj.weight", narrow), cut=1 if cut else None),
+    }
+
+
+def _experts(model: ModelConfig, row: Callable[..., Row]) -> dict[str, Row]:
+    """Routed experts are numbered over the whole model, and never cut."""
+    moe = model.moe
+    rows = {"mlp.router.weight": row(("mlp.gate.weight", (moe.num_experts, model.hidden_size)))}
+    rows |= _feed_forward(model, row, "mlp.shared_experts", "mlp.shared_experts", moe.shared_experts * moe.ffn_hidden_size) if moe.shared_experts else {}
+    for expert in range(moe.num_experts):
+        rows |= _feed_forward(model, row, f"mlp.experts.local_experts.{expert}", f"mlp.experts.{expert}", moe.ffn_hidden_size, cut=False)
     return rows
 
 

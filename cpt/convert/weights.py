@@ -37,9 +37,14 @@ def whole_model_names(chunks: Sequence[Any]) -> Iterator[tuple[str, torch.nn.Par
     for gpt in chunks:
         for name, parameter in gpt.named_parameters():
             if match := re.fullmatch(r"decoder\.layers\.(\d+)\.(.+)", name):
-                layer = gpt.decoder.layers[int(match.group(1))].layer_number - 1
-                name = f"decoder.layers.{layer}.{match.group(2)}"
+                layer = gpt.decoder.layers[int(match.group(1))]
+                name = f"decoder.layers.{layer.layer_number - 1}.{_whole_model_expert(layer.mlp, match.group(2))}"
             yield name, parameter
+
+
+def _whole_model_expert(mlp: Any, name: str) -> str:
+    """Expert-parallel ranks number their experts from zero."""
+    return re.sub(r"(?<=local_experts\.)\d+", lambda number: str(mlp.local_expert_indices[int(number.group())]), name)
 
 
 def _read(folder: BaseFolder, source: Source, row: Row) -> torch.Tensor:

@@ -31,6 +31,9 @@ class _Null:
     def elapsed_time(self, other: Any) -> float:
         return 0.0
 
+    def record_event(self, *args: Any) -> _Null:
+        return _Null()
+
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *args, **kwargs: None
 
@@ -45,7 +48,7 @@ def install() -> None:
     _patch_cuda_module(torch.cuda)
     _patch_tensors()
     _patch_factories()
-    _patch_megatron_rng()
+    _patch_megatron()
 
 
 def _patch_cuda_module(cuda: Any) -> None:
@@ -99,12 +102,19 @@ def _to_cpu(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def _patch_megatron_rng() -> None:
+def _patch_megatron() -> None:
     # megatron decorates its fusions with torch.compile at import; on a CPU none is used, and the compiler takes seconds to import.
     compiler, torch.compile = torch.compile, lambda function=None, **_: function or (lambda inner: inner)  # type: ignore[assignment]
     import megatron.core.tensor_parallel.random as megatron_random
+    import megatron.core.transformer.moe.token_dispatcher as dispatcher
 
     torch.compile = compiler
 
     megatron_random._get_cuda_rng_state = lambda *args, **kwargs: torch.get_rng_state()
     megatron_random._set_cuda_rng_state = lambda state, *args, **kwargs: torch.set_rng_state(state)
+    dispatcher.maybe_move_tensor_to_cpu = _split_sizes
+
+
+def _split_sizes(tensor: Any, as_numpy: bool = False, record_stream: bool = False) -> Any:
+    """megatron-core turns the sizes of an all-to-all into numbers only on their way from a GPU; gloo, too, takes no tensor."""
+    return tensor.numpy() if as_numpy and torch.is_tensor(tensor) else tensor

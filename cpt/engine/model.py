@@ -8,12 +8,16 @@ import torch
 from megatron.core import parallel_state
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.models.gpt.gpt_model import GPTModel
+from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
-from megatron.core.transformer.transformer_config import TransformerConfig
+from megatron.core.transformer.transformer_config import MLATransformerConfig, TransformerConfig
+from megatron.core.transformer.transformer_layer import get_transformer_layer_offset
 
 from cpt.config.model import ModelConfig
 from cpt.config.training import ParallelConfig, Precision, Recompute
 from cpt.engine.attention import SdpaCoreAttention
+from cpt.engine.mla import LatentAttention, mla_settings
+from cpt.engine.moe import Router, moe_settings
 from cpt.engine.norm import RMSNorm
 from cpt.engine.rope import inverse_frequencies
 
@@ -39,14 +43,16 @@ def _chunk(number: int, config: TransformerConfig, model: ModelConfig, parallel:
         position_embedding_type="rope",
         vp_stage=number if parallel.virtual_pipeline_size > 1 else None,
     )
-    gpt.rotary_pos_emb.inv_freq = inverse_frequencies(model, gpt.rotary_pos_emb.inv_freq.device)
+    if not model.mla:  # whose layers have their own, with YaRN
+        gpt.rotary_pos_emb.inv_freq = inverse_frequencies(model, gpt.rotary_pos_emb.inv_freq.device)
     return gpt.cuda(torch.cuda.current_device()) if torch.cuda.is_available() else gpt
 
 
 def transformer_config(model: ModelConfig, parallel: ParallelConfig, precision: Precision) -> TransformerConfig:
-    """Llama-shaped: RMSNorm, SwiGLU, RoPE, no dropout; by family a bias on queries, keys and values, or a norm on queries and keys."""
+    """RMSNorm, SwiGLU, RoPE, no dropout; by family a bias on queries, keys and values, a norm on queries and keys, latent attention, experts."""
     bf16 = precision is Precision.bf16
-    return TransformerConfig(
+    config_class = MLATransformerConfig if model.mla else TransformerConfig
+    return config_class(
         num_layers=model.num_layers,
         hidden_size=model.hidden_size,
         ffn_hidden_size=model.ffn_hidden_size,
@@ -68,25 +74,41 @@ def transformer_config(model: ModelConfig, parallel: ParallelConfig, precision: 
         gradient_accumulation_fusion=False,
         tensor_model_parallel_size=parallel.tensor_parallel_size,
         pipeline_model_parallel_size=parallel.pipeline_parallel_size,
+        expert_model_parallel_size=parallel.expert_parallel_size,
+        expert_tensor_parallel_size=1,
         sequence_parallel=parallel.sequence_parallel and parallel.tensor_parallel_size > 1,
         params_dtype=torch.bfloat16 if bf16 else torch.float32,
         pipeline_dtype=torch.bfloat16 if bf16 else torch.float32,
         bf16=bf16,
         perform_initialization=True,  # a weight that nobody loads is random, never what lay in memory
+        **(mla_settings(model) if model.mla else {}),
+        **(moe_settings(model) if model.moe else {}),
         **_interleaved(parallel),
         **_recompute(parallel.recompute),
     )
 
 
 def block_spec(config: TransformerConfig, chunk: int = 0) -> TransformerBlockSubmodules:
-    """megatron-core's own layers for one chunk of this pipeline stage, with our norm and attention put in."""
-    spec = get_gpt_layer_local_spec(normalization="RMSNorm")
+    """megatron-core's own layers for one chunk of this pipeline stage, with our norms, attention and router put in."""
+    first, count = get_transformer_layer_offset(config, vp_stage=chunk), get_num_layers_to_build(config, vp_stage=chunk)
+    experts = [config.num_moe_experts if routed else None for routed in config.moe_layer_freq] if config.num_moe_experts else [None] * config.num_layers
+    specs = {kind: layer_spec(config, kind) for kind in set(experts)}
+    return TransformerBlockSubmodules(layer_specs=[specs[kind] for kind in experts[first : first + count]], layer_norm=RMSNorm)
+
+
+def layer_spec(config: TransformerConfig, experts: int | None) -> ModuleSpec:
+    """One layer, dense or with `experts`."""
+    spec = get_gpt_layer_local_spec(num_experts=experts, multi_latent_attention=config.multi_latent_attention, normalization="RMSNorm")
     spec.submodules.input_layernorm = spec.submodules.pre_mlp_layernorm = RMSNorm
-    attention = spec.submodules.self_attention.submodules
-    attention.core_attention = SdpaCoreAttention
-    if config.qk_layernorm:
-        attention.q_layernorm = attention.k_layernorm = RMSNorm
-    return TransformerBlockSubmodules(layer_specs=[spec] * get_num_layers_to_build(config, vp_stage=chunk), layer_norm=RMSNorm)
+    attention = spec.submodules.self_attention
+    attention.submodules.core_attention = SdpaCoreAttention
+    if config.multi_latent_attention:
+        attention.module, attention.submodules.kv_layernorm = LatentAttention, RMSNorm
+    elif config.qk_layernorm:
+        attention.submodules.q_layernorm = attention.submodules.k_layernorm = RMSNorm
+    if experts:
+        spec.submodules.mlp.keywords["submodules"].router = Router
+    return spec
 
 
 def padded_vocab_size(model: ModelConfig, parallel: ParallelConfig) -> int:

@@ -35,6 +35,8 @@ def cut_world(parallel: ParallelConfig, seed: int) -> None:
         tensor_model_parallel_size=parallel.tensor_parallel_size,
         pipeline_model_parallel_size=parallel.pipeline_parallel_size,
         virtual_pipeline_model_parallel_size=parallel.virtual_pipeline_size if parallel.virtual_pipeline_size > 1 else None,
+        expert_model_parallel_size=parallel.expert_parallel_size,
+        expert_tensor_parallel_size=1,  # experts are narrow: spread, never cut
         create_gloo_process_groups=not rehearsed(),
     )
     torch.manual_seed(seed)

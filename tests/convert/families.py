@@ -26,6 +26,29 @@ FAMILIES = {
     "mistral": ["model.architecture=MistralForCausalLM", "model.tied_embeddings=false", "model.sliding_window=256", "model.rope_theta=1000000.0"],
     "qwen2": ["model.architecture=Qwen2ForCausalLM", "model.tied_embeddings=true", "model.kv_channels=8", "model.norm_epsilon=1.0e-6"],
     "qwen3": ["model.architecture=Qwen3ForCausalLM", "model.tied_embeddings=false", "model.kv_channels=24", "model.norm_epsilon=1.0e-6"],
+    "deepseek_v2": [
+        "model.architecture=DeepseekV2ForCausalLM",
+        "model.tied_embeddings=false",
+        "model.num_query_groups=8",
+        "model.kv_channels=8",
+        "model.norm_epsilon=1.0e-6",
+        "model.rope_scaling.kind=yarn",
+        "model.rope_scaling.factor=4.0",
+        "model.rope_scaling.original_max_position_embeddings=128",
+        "model.rope_scaling.mscale=0.707",
+        "model.rope_scaling.mscale_all_dim=0.5",
+        "model.mla.kv_lora_rank=24",
+        "model.mla.qk_head_dim=16",
+        "model.mla.qk_pos_emb_head_dim=8",
+        "model.mla.v_head_dim=12",
+        "model.moe.num_experts=8",
+        "model.moe.topk=3",
+        "model.moe.ffn_hidden_size=24",
+        "model.moe.shared_experts=2",
+        "model.moe.dense_layers=1",
+        "model.moe.topk_scaling_factor=1.5",
+        "model.moe.aux_loss_coefficient=0.01",
+    ],
 }
 LAYOUTS = {"TP1": (1, 1), "TP2": (2, 1), "TP2 x PP2": (2, 2)}
 """Name -> TP, PP."""
@@ -35,4 +58,6 @@ def overrides(family: str, layout: str = "TP1") -> list[str]:
     """Settings on top of `tests.tiny`."""
     tensor, pipeline = LAYOUTS[layout]
     parallel = [f"slurm.tasks_per_node={tensor * pipeline}", f"parallel.tensor_parallel_size={tensor}", f"parallel.pipeline_parallel_size={pipeline}"]
+    if family == "deepseek_v2" and tensor > 1:
+        parallel.append("parallel.sequence_parallel=true")  # megatron-core asks for it with experts
     return [f"model.name={family}", *SHAPE, *FAMILIES[family], *parallel, "train.precision=fp32"]

@@ -87,7 +87,7 @@ def test_gradients_do_not_depend_on_the_layout(family: str, measured: dict[str, 
     assert norms == pytest.approx([norms[0]] * len(norms), rel=1e-4)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "deepseek_v2"])
 def test_rotary_frequencies_are_those_of_transformers(family: str, tmp_path: Path) -> None:
     """Bit for bit: megatron-core's own would be wrong for a base that is no whole number, and for all scaling but Llama 3.1's."""
     ours, theirs = run_ranks(1, _frequencies, tiny_config(tmp_path, *overrides(family)))[0]

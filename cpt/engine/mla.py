@@ -1,0 +1,61 @@
+"""Multi-latent attention that trains the same under tensor parallelism."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from megatron.core.tensor_parallel.mappings import (
+    copy_to_tensor_model_parallel_region,
+    gather_from_tensor_model_parallel_region,
+    scatter_to_sequence_parallel_region,
+)
+from megatron.core.transformer.multi_latent_attention import MLASelfAttention, MLASelfAttentionSubmodules
+
+from cpt.config.model import ModelConfig, RopeKind
+
+
+class LatentAttention(MLASelfAttention):
+    """megatron-core's, with the gradient of the shared rotated key summed over TP.
+
+    Without Transformer Engine megatron-core cuts the down projection by columns and gathers its output, and the way back only
+    takes each rank's columns. The latent's gradient is whole on every rank by then; that of the rotated key, which all heads
+    share, holds this rank's heads alone. Losses of the first step agree; gradient norm and all later steps are wrong.
+    """
+
+    def _resolve_qk_norm_config(self, submodules: MLASelfAttentionSubmodules) -> dict[str, Any]:
+        """What the spec says. megatron-core's resolver would put a norm before the query's projection, which this family has not."""
+        return {name: getattr(submodules, name) for name in ("linear_q_proj", "linear_kv_up_proj", "kv_layernorm")}
+
+    def _qkv_down_projection(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """[s (/ TP under sequence parallelism), b, h] -> the same, and [s (/ TP), b, latent + rotated] whole on every rank."""
+        query, columns = super()._qkv_down_projection(hidden_states)
+        if self.pg_collection.tp.size() == 1:
+            return query, columns
+        combined = gather_from_tensor_model_parallel_region(columns, group=self.pg_collection.tp)
+        if self.config.sequence_parallel:  # megatron-core gathers the rotated key again, and its way back sums over TP
+            return query, scatter_to_sequence_parallel_region(combined, group=self.pg_collection.tp)
+        latent, rotated = combined.split([self.config.kv_lora_rank, self.config.qk_pos_emb_head_dim], dim=-1)
+        return query, torch.cat([latent, copy_to_tensor_model_parallel_region(rotated, group=self.pg_collection.tp)], dim=-1)
+
+
+def mla_settings(model: ModelConfig) -> dict[str, Any]:
+    """Arguments of megatron-core's MLATransformerConfig. The scale of the scores, YaRN's mscale squared with it, it computes itself."""
+    mla, rope = model.mla, model.rope_scaling
+    return {
+        "multi_latent_attention": True,
+        "q_lora_rank": None,
+        "kv_lora_rank": mla.kv_lora_rank,
+        "qk_head_dim": mla.qk_head_dim,
+        "qk_pos_emb_head_dim": mla.qk_pos_emb_head_dim,
+        "v_head_dim": mla.v_head_dim,
+        "rope_type": "yarn" if rope.kind is RopeKind.yarn else "rope",
+        "rotary_base": model.rope_theta,
+        "rotary_scaling_factor": rope.factor,
+        "original_max_position_embeddings": rope.original_max_position_embeddings,
+        "beta_fast": rope.beta_fast,
+        "beta_slow": rope.beta_slow,
+        "mscale": rope.mscale,
+        "mscale_all_dim": rope.mscale_all_dim,
+        "apply_rope_fusion": False,
+    }
