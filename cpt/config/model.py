@@ -103,7 +103,10 @@ class ModelConfig(Section):
         if self.rope_scaling.kind is (RopeKind.llama3 if self.mla else RopeKind.yarn):
             works = "yarn" if self.mla else "llama3"
             yield Problem(
-                where="rope_scaling.kind", what=f"is {self.rope_scaling.kind}", why=f"not computed for {self.architecture}", fix=f"rope_scaling.kind=none or {works}"
+                where="rope_scaling.kind",
+                what=f"is {self.rope_scaling.kind}",
+                why=f"not computed for {self.architecture}",
+                fix=f"rope_scaling.kind=none or {works}",
             )
         latent = self.architecture is Architecture.DeepseekV2ForCausalLM
         for name, section in (("mla.kv_lora_rank", self.mla), ("moe.num_experts", self.moe)):

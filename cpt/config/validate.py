@@ -68,18 +68,19 @@ def layout_problems(config: RunConfig) -> Iterator[Problem]:
         return  # said by the sections themselves
     yield from _model_cuts(config)
     yield from _rank_counts(config)
+    yield from _expert_ranks(config)
     yield from _lengths(config)
 
 
 def _model_cuts(config: RunConfig) -> Iterator[Problem]:
     model, parallel = config.model, config.parallel
     tensor, pipeline, virtual = parallel.tensor_parallel_size, parallel.pipeline_parallel_size, parallel.virtual_pipeline_size
-    uneven = [name for name in ("num_attention_heads", "num_query_groups", "ffn_hidden_size") if getattr(model, name) % tensor]
+    uneven = [name for name, length in _cut_lengths(model).items() if length % tensor]
     if uneven:
         yield Problem(
             where="parallel.tensor_parallel_size",
             what=f"is {tensor}",
-            why=f"model.{uneven[0]}={getattr(model, uneven[0])} must divide by it",
+            why=f"model.{uneven[0]}={_cut_lengths(model)[uneven[0]]} must divide by it",
             fix=f"parallel.tensor_parallel_size={_options(divisors(common_divisor(model)))}",
         )
     if model.num_layers % pipeline:
@@ -153,9 +154,37 @@ def _lengths(config: RunConfig) -> Iterator[Problem]:
         )
 
 
+def _expert_ranks(config: RunConfig) -> Iterator[Problem]:
+    """Experts are spread over the ranks of a pipeline stage, TP x DP."""
+    moe, parallel, ranks = config.model.moe, config.parallel, config.slurm.world_size // config.parallel.pipeline_parallel_size
+    spread, allowed = parallel.expert_parallel_size, divisors(math.gcd(moe.num_experts, ranks)) if moe and ranks else [1]
+    if spread not in allowed:
+        why = f"must divide model.moe.num_experts={moe.num_experts} and the {ranks} ranks of a pipeline stage" if moe else "the model has no experts"
+        yield Problem(
+            where="parallel.expert_parallel_size", what=f"is {spread}", why=why, fix=f"parallel.expert_parallel_size={_options(nearest(allowed, spread))}"
+        )
+    if moe and parallel.tensor_parallel_size > 1 and not parallel.sequence_parallel:
+        yield Problem(
+            where="parallel.sequence_parallel",
+            what="is false",
+            why=f"with experts each of the {parallel.tensor_parallel_size} tensor-parallel ranks routes its own tokens",
+            fix="parallel.sequence_parallel=true",
+        )
+
+
+def _cut_lengths(model: ModelConfig) -> dict[str, int]:
+    """What tensor parallelism cuts; routed experts it does not."""
+    lengths = {name: getattr(model, name) for name in ("num_attention_heads", "num_query_groups", "ffn_hidden_size")}
+    if model.mla:
+        lengths["mla.kv_lora_rank + mla.qk_pos_emb_head_dim"] = model.mla.kv_lora_rank + model.mla.qk_pos_emb_head_dim
+    if model.moe.shared_experts:
+        lengths["moe.shared_experts * moe.ffn_hidden_size"] = model.moe.shared_experts * model.moe.ffn_hidden_size
+    return lengths
+
+
 def common_divisor(model: ModelConfig) -> int:
     """The number that every tensor-parallel cut must divide."""
-    return math.gcd(model.num_attention_heads, model.num_query_groups, model.ffn_hidden_size)
+    return math.gcd(*_cut_lengths(model).values())
 
 
 def divisors(number: int) -> list[int]:
