@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cpt.checkpoint import CheckpointStore
-from cpt.checkpoint.store import CompleteRecord
+from cpt.checkpoint.records import CompleteRecord
 from cpt.config.run import RunConfig
 from cpt.config.schedule import learning_rate
 from cpt.config.seal import read_config

@@ -25,9 +25,6 @@ STACKS = signal.SIGQUIT
 _GONE = 30.0
 """Seconds that a killed process of an earlier attempt has for leaving its GPU and its ports."""
 
-_PROBE = 16 * 2**20
-"""Bytes. Less room than that after a save that failed is a full disk."""
-
 
 @contextmanager
 def alive(run: RunPaths, attempt: int, world: World, interval: float) -> Iterator[Heart]:
@@ -96,7 +93,7 @@ def _describe(error: BaseException, world: World, step: int, run: RunPaths) -> R
     """What the user must fix is `fatal`: no other attempt cures it. A full disk is such a thing."""
     message = str(error) if isinstance(error, CptError) else repr(error)
     outcome = "fatal" if isinstance(error, UserError) else "crash"
-    if _disk_full(error) or (_torn_save(error) and not _room(run.checkpoints)):
+    if _disk_full(error):
         outcome, message = (
             "fatal",
             f"the disk of {run.root} is full; the last complete checkpoint is untouched. Free space or lower checkpoint.keep_last, then submit again ({message})",
@@ -107,31 +104,9 @@ def _describe(error: BaseException, world: World, step: int, run: RunPaths) -> R
 
 
 def _disk_full(error: BaseException | None) -> bool:
-    """By the number of the error or of one that it came from; torch's own writer says it only in words."""
+    """By the number of the error or of one that it came from."""
     while error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
-        if any(word in str(error) for word in ("No space left", "PytorchStreamWriter failed writing")):
-            return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _torn_save(error: BaseException) -> bool:
-    """megatron writes with threads of its own and passes on that one failed, but not why."""
-    return type(error).__name__ == "CheckpointException"
-
-
-def _room(folder: Path) -> bool:
-    """Whether a little more can be written there: also a quota says no to that, and it counts what the failed save has taken."""
-    probe = folder / f".probe.{os.getpid()}"
-    try:
-        with open(probe, "wb") as file:
-            file.write(bytes(_PROBE))
-            os.fsync(file.fileno())
-    except OSError as error:
-        return not _disk_full(error)
-    finally:
-        with suppress(OSError):
-            probe.unlink()
-    return True

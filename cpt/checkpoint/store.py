@@ -5,41 +5,38 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from cpt.core.artifacts import Artifact, sync_folder, write_json
+from cpt.checkpoint.records import CompleteRecord, FileRecord, Receipt, common_step, merge
+from cpt.checkpoint.retention import Keep, removable
+from cpt.checkpoint.verify import hash_file
+from cpt.core.artifacts import sync_folder, write_json
 from cpt.core.errors import CptError, MissingInput
 
 _COMPLETE = "complete.json"
+INDEX = "index.json"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CompleteRecord(Artifact):
-    """Written last: what a complete checkpoint is, and the files that it holds, with their sizes in bytes."""
+def rank_file(rank: int) -> str:
+    """One rank's share."""
+    return f"rank_{rank:05d}.safetensors"
 
-    step: int
-    layout: str
-    consumed_samples: int
-    """Sequences trained on; the next sample has this number."""
-    data: str
-    """`cpt.data.data_fingerprint` of what it was trained on."""
-    files: dict[str, int]
 
-    @property
-    def bytes(self) -> int:
-        """All files together."""
-        return sum(self.files.values())
+def receipt_file(rank: int) -> str:
+    """What that rank says of it; merged into the index and gone once the checkpoint is published."""
+    return f"rank_{rank:05d}.json"
 
 
 class CheckpointStore:
-    """One run's checkpoints. Only rank 0 calls what changes the folder, with a barrier on both sides.
+    """One run's checkpoints. Only rank 0 calls what changes the folder, except `begin`.
 
     `data` is the fingerprint of what the run trains on now; only who saves needs it.
     """
 
-    def __init__(self, folder: Path, keep_last: int = 2, data: str = "") -> None:
-        self.folder, self.keep_last, self.data = folder, keep_last, data
+    def __init__(self, folder: Path, keep: Keep | None = None, data: str = "") -> None:
+        self.folder, self.keep, self.data = folder, keep or Keep(), data
 
     def path(self, step: int) -> Path:
         """Where checkpoint `step` is, once it is complete."""
@@ -57,9 +54,9 @@ class CheckpointStore:
     def check(self, step: int) -> Path:
         """The checkpoint's folder. Raises `MissingInput` or `CptError` when a file is gone or has another size."""
         path = self.path(step)
-        for name, size in self.record(step).files.items():
-            if not (path / name).is_file() or (path / name).stat().st_size != size:
-                raise CptError(f"checkpoint {path} is damaged: {name} should hold {size} bytes; remove the folder to fall back on the one before")
+        for name, file in self.record(step).files.items():
+            if not (path / name).is_file() or (path / name).stat().st_size != file.bytes:
+                raise CptError(f"checkpoint {path} is damaged: {name} should hold {file.bytes} bytes")
         return path
 
     def record(self, step: int) -> CompleteRecord:
@@ -69,42 +66,81 @@ class CheckpointStore:
             raise MissingInput(path=path, why="there is no such checkpoint", fix=f"one of: {self.steps()}")
         return CompleteRecord.load(path / _COMPLETE)
 
-    def begin(self, step: int) -> Path:
-        """An empty folder to write into; whatever earlier kills left behind is removed."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for torn in self.folder.glob(".step_*.tmp"):
+    def tidy(self) -> None:
+        """Before anyone writes: what kills have left behind goes, and `latest.json` follows the folders."""
+        for torn in (*self.folder.glob(".step_*.tmp"), *self.folder.glob(".step_*.gone")):
             shutil.rmtree(torn)
+        self.announce()
+
+    def begin(self, step: int) -> Path:
+        """A folder to write into; every rank may call it, in any order."""
         temp = self.begin_path(step)
-        temp.mkdir()
+        temp.mkdir(parents=True, exist_ok=True)
         return temp
 
-    def publish(self, step: int, layout: str, consumed_samples: int) -> CompleteRecord:
-        """Make what was written visible, in one rename, and let old checkpoints go."""
+    def publish(self, step: int, layout: str, train: dict[str, Any], ranks: Sequence[int]) -> CompleteRecord:
+        """Make what `ranks` have written visible, in one rename, and let old checkpoints go. Raises `CptError` when a tensor is not all there."""
         temp, path = self.begin_path(step), self.path(step)
-        files = {file.name: _on_disk(file) for file in temp.iterdir()}
-        record = CompleteRecord(step=step, layout=layout, consumed_samples=consumed_samples, data=self.data, files=files)
+        receipts = {rank: Receipt.load(temp / receipt_file(rank)) for rank in ranks}
+        merge(receipts.values()).save(temp / INDEX)
+        files = {rank_file(rank): receipt.file for rank, receipt in receipts.items()}
+        files[INDEX] = FileRecord(bytes=(temp / INDEX).stat().st_size, hash=hash_file(temp / INDEX))
+        for rank in ranks:
+            (temp / receipt_file(rank)).unlink()
+        record = CompleteRecord(
+            step=step,
+            layout=layout,
+            consumed_samples=train["consumed_samples"],
+            data=self.data,
+            files=files,
+            optimizer_step=common_step(receipts.values()),
+            train=train,
+        )
         record.save(temp / _COMPLETE)
         if path.exists():  # a save of the same step, complete but older: only a rerun after a roll-back gets here
-            shutil.rmtree(path)
+            self.remove(step)
         os.replace(temp, path)
         sync_folder(self.folder)
         self.announce()
-        for old in self.steps()[: -self.keep_last]:
-            shutil.rmtree(self.path(old))
+        self.retain()
         return record
+
+    def retain(self) -> None:
+        """Remove what the policy lets go. Damaged checkpoints count for nothing and are left for people to look at."""
+        for step in removable([self.record(step) for step in self.steps() if self.intact(step)], self.keep):
+            self.remove(step)
+
+    def intact(self, step: int) -> bool:
+        """Whether every file is there in its size."""
+        try:
+            self.check(step)
+        except CptError:
+            return False
+        return True
+
+    def remove(self, step: int) -> None:
+        """Out of sight first: a kill in the middle must not leave a half that looks complete."""
+        gone = self.folder / f".step_{step:08d}.gone"
+        os.replace(self.path(step), gone)
+        sync_folder(self.folder)
+        shutil.rmtree(gone)
+
+    def set_aside(self, step: int) -> Path:
+        """Keep a damaged checkpoint under a name that nobody resumes from; the new path."""
+        taken = len(list(self.folder.glob(f"step_{step:08d}.damaged*")))
+        path = self.folder / f"step_{step:08d}.damaged{f'.{taken}' if taken else ''}"
+        os.replace(self.path(step), path)
+        sync_folder(self.folder)
+        self.announce()
+        return path
 
     def announce(self) -> None:
         """Write `latest.json` after what the folders say; a kill may have come between a rename and this."""
         if (step := self.latest()) is not None:
             write_json(self.folder / "latest.json", {"step": step})
+        else:
+            (self.folder / "latest.json").unlink(missing_ok=True)
 
     def begin_path(self, step: int) -> Path:
         """Where checkpoint `step` is written until it is published."""
         return self.folder / f".step_{step:08d}.tmp"
-
-
-def _on_disk(file: Path) -> int:
-    """Size in bytes, once every byte of it would survive power loss; megatron does not sync its small metadata file."""
-    with open(file, "rb") as opened:
-        os.fsync(opened.fileno())
-    return file.stat().st_size

@@ -172,9 +172,21 @@ class CheckpointConfig(Section):
     interval: int = 10
     """Steps between saves; the last step always saves."""
     keep_last: int = 2
+    keep_every: int = 0
+    """Steps; a checkpoint whose step is a multiple of it stays. 0 keeps none for that."""
+    keep_best: int = 0
+    """How many with the lowest held-out domain loss stay, of those where it was measured."""
+    asynchronous: bool = True
+    """Training waits only while its state is copied to host memory; a thread writes it."""
 
     def problems(self) -> Iterator[Problem]:
         yield from positive(self, "interval", "keep_last")
+        if self.keep_every % self.interval if self.interval > 0 else False:
+            multiple = -(-self.keep_every // self.interval) * self.interval
+            yield Problem(where="keep_every", what=f"is {self.keep_every}", why=f"saves come every {self.interval} steps", fix=f"keep_every={multiple}")
+        for name in ("keep_every", "keep_best"):
+            if getattr(self, name) < 0:
+                yield Problem(where=name, what=f"is {getattr(self, name)}", why="is a number of steps or checkpoints", fix=f"{name}=0")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -39,6 +39,11 @@ def cut_world(parallel: ParallelConfig, seed: int) -> None:
         expert_tensor_parallel_size=1,  # experts are narrow: spread, never cut
         create_gloo_process_groups=not rehearsed(),
     )
+    seed_generators(seed)
+
+
+def seed_generators(seed: int) -> None:
+    """All of this rank's random generators; those of tensor-parallel regions differ by TP rank."""
     torch.manual_seed(seed)
     model_parallel_cuda_manual_seed(seed)
 

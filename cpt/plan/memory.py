@@ -18,8 +18,8 @@ _VALUE_BYTES = {Precision.bf16: 2, Precision.fp32: 4}
 _GRADIENT_BYTES = 4
 _OPTIMIZER_BYTES = {Precision.bf16: 12, Precision.fp32: 8}
 """Two fp32 moments; with bf16 weights also their fp32 master copy. Sharded over the data-parallel ranks."""
-_CHECKPOINT_BYTES = {Precision.bf16: 14, Precision.fp32: 16}
-"""Per parameter: the weights, and master copy and two moments in fp32."""
+_CHECKPOINT_BYTES = 12
+"""Per parameter: master weight and two moments in fp32. What the model computes with is the master, rounded, and is not written."""
 
 
 def fullest_rank(config: RunConfig) -> dict[str, int]:
@@ -93,5 +93,5 @@ def _logits(config: RunConfig) -> int:
 
 
 def checkpoint_bytes(config: RunConfig) -> int:
-    """One checkpoint: 14 bytes a parameter in bf16 (8B: 105 GiB, as NVIDIA lists it)."""
-    return config.model.parameters * _CHECKPOINT_BYTES[config.train.precision]
+    """One checkpoint, in any precision."""
+    return config.model.parameters * _CHECKPOINT_BYTES

@@ -44,10 +44,16 @@ def plan(config: RunConfig, mixture: MixturePlan) -> PlanRecord:
         gpu_hours=hours * world,
         checkpoints=checkpoints,
         checkpoint_bytes=checkpoint_bytes(config),
-        disk_bytes=min(checkpoints, config.checkpoint.keep_last + 1) * checkpoint_bytes(config),  # one is written before the oldest goes
+        disk_bytes=min(checkpoints, _kept(config)) * checkpoint_bytes(config),
         mixture=mixture,
         valid_nodes=valid_nodes(config),
     )
+
+
+def _kept(config: RunConfig) -> int:
+    """Checkpoints on disk at the end, and one that is written before the oldest goes."""
+    keep = config.checkpoint
+    return keep.keep_last + keep.keep_best + (config.train.steps // keep.keep_every if keep.keep_every else 0) + 1
 
 
 def unprepared(config: RunConfig) -> MixturePlan:

@@ -36,6 +36,9 @@ Line = MetricRow | EventRow
 _FIRST_WORDS = (ATTEMPT_BEGIN, "parity", "resume")
 """Events before the first step of an attempt."""
 
+_WAITED = {"checkpoint_staged": "seconds", "checkpoint_saved": "waited"}
+"""Event -> the field with the seconds that training stood still for a checkpoint until then."""
+
 
 class Kind(StrEnum):
     """What a moment was spent on."""
@@ -136,7 +139,8 @@ def _order(line: Line) -> tuple[int, int]:
 def _work(line: Line, kept: int | None) -> tuple[Kind | None, float | None]:
     """What a line tells of, and its seconds; None for the seconds means: all since the line before."""
     if isinstance(line, EventRow):
-        return (Kind.saving, float(line.fields["seconds"])) if line.name == "checkpoint_saved" else (None, None)
+        waited = _WAITED.get(line.name)
+        return (Kind.saving, float(line.fields[waited])) if waited else (None, None)
     if "train/loss" not in line.values:
         return Kind.evaluating, None
     lost = line.superseded or (kept is not None and line.step > kept)

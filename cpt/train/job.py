@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from cpt.checkpoint import CheckpointStore, sharded
+from cpt.checkpoint import CheckpointStore, Keep
 from cpt.config.run import RunConfig
 from cpt.core.paths import RunPaths
 from cpt.core.records import RunRecord
 from cpt.core.world import World
-from cpt.data import MixtureDataset, data_fingerprint, open_manifest, open_mixture, require_same_data
+from cpt.data import MixtureDataset, data_fingerprint, open_manifest, open_mixture
 from cpt.engine import Engine
-from cpt.engine.parallel import agree_on
-from cpt.train.gate import load_base
 from cpt.train.heldout import Heldout
 from cpt.train.journaling import Recorder, Say
+from cpt.train.restoring import restore
+from cpt.train.saving import Saver
 from cpt.train.state import TrainState
 
 
@@ -28,7 +27,7 @@ class Job:
     engine: Engine
     data: MixtureDataset
     heldout: Heldout
-    store: CheckpointStore
+    saver: Saver
     recorder: Recorder
     state: TrainState
 
@@ -40,28 +39,8 @@ def build_job(run: RunPaths, config: RunConfig, world: World, attempt: int, say:
     data = open_mixture(config, manifest, record.mixture)
     engine = Engine(config.model, config.parallel, config.train.precision, config.optimizer)
     recorder = Recorder(run, attempt, world, data.names, say)
-    store = CheckpointStore(run.checkpoints, config.checkpoint.keep_last, data_fingerprint(record.mixture, config))
+    keep = config.checkpoint
+    store = CheckpointStore(run.checkpoints, Keep(last=keep.keep_last, every=keep.keep_every, best=keep.keep_best), data_fingerprint(record.mixture, config))
     state = restore(engine, store, config, recorder)
-    return Job(config, run, engine, data, Heldout(config, manifest), store, recorder, state)
-
-
-def restore(engine: Engine, store: CheckpointStore, config: RunConfig, recorder: Recorder) -> TrainState:
-    """Resume (same run, all state) when there is a complete checkpoint, else initialize from the base.
-
-    Raises `UserError` when the checkpoint was trained on other data than this store's.
-    """
-    step = agree_on(store.latest())
-    recorder.begin(step or 0, engine.describe())
-    if step is None:
-        recorder.parity(load_base(engine, config, _base(config)))
-        return TrainState()
-    if recorder.journal:
-        store.announce()
-    require_same_data(recorder.run, step, store.record(step).data, store.data)
-    state = TrainState.from_state_dict(sharded.load(store.check(step), engine.chunks, engine.optimizer))
-    recorder.resumed(state, store.path(step).name)
-    return state
-
-
-def _base(config: RunConfig) -> Path:
-    return config.runs.base(config.model.name)
+    saver = Saver(engine, store, recorder, config.checkpoint.asynchronous)
+    return Job(config, run, engine, data, Heldout(config, manifest), saver, recorder, state)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cpt.checkpoint.store import CompleteRecord
+from cpt.checkpoint.records import CompleteRecord
 from cpt.core import units
 from cpt.core.attempts import StopRecord
 from cpt.core.paths import RunPaths
@@ -65,9 +65,13 @@ class Recorder:
             record.save(self.run.parity)
         self._event("parity", logit_difference=record.logit_difference, engine_loss=record.engine_loss, base_loss=record.base_loss)
 
-    def resumed(self, state: TrainState, checkpoint: str) -> None:
-        """All state came from a checkpoint."""
-        self._event("resume", step=state.step, checkpoint=checkpoint, next_sample=state.consumed_samples)
+    def resumed(self, state: TrainState, checkpoint: str, generators: str) -> None:
+        """All state came from a checkpoint; `generators` says how random numbers go on."""
+        self._event("resume", step=state.step, checkpoint=checkpoint, next_sample=state.consumed_samples, generators=generators)
+
+    def set_aside(self, folder: str, files: Mapping[str, str]) -> None:
+        """A damaged checkpoint was renamed to `folder`; `files` says what is wrong with which."""
+        self._event("checkpoint_damaged", folder=folder, files=dict(files))
 
     def stepped(self, state: TrainState, batch: GlobalBatch, result: StepResult, rate: float, ledger: Mapping[str, int]) -> None:
         """After an update. `data/batch_crc32` lets anyone prove that a resumed run read what the straight one read."""
@@ -98,12 +102,22 @@ class Recorder:
         shown = "  ".join(f"{name.rsplit('/', 1)[1]} {values[name]:.4f}" for name in ("heldout/loss/domain", "heldout/loss/general") if name in values)
         self._say(f"step {state.step}  held-out loss: {shown}")
 
-    def saved(self, record: CompleteRecord | None, seconds: float) -> None:
-        """After a checkpoint: the journal, too, now survives power loss."""
-        if self.journal and record:
-            self._event("checkpoint_saved", step=record.step, seconds=seconds, bytes=record.bytes)
+    def staged(self, step: int, seconds: float) -> None:
+        """Training waited `seconds` while its state was copied; it goes on."""
+        if self.journal:
+            self.journal.event("checkpoint_staged", step=step, seconds=seconds)
+
+    def saved(self, record: CompleteRecord, seconds: float, staging: float, waited: float) -> None:
+        """A checkpoint is complete after `seconds`, of which training waited `staging` + `waited`. The journal, too, now survives power loss."""
+        if self.journal:
+            rate = record.bytes / max(seconds - staging, 1e-9)
+            fields = {"seconds": seconds, "staging": staging, "waited": waited, "bytes": record.bytes, "bytes_per_second": rate}
+            self.journal.event("checkpoint_saved", step=record.step, **fields)
             self.journal.sync()
-            self._say(f"step {record.step}  checkpoint of {units.size(record.bytes)} in {units.duration(seconds)}")
+            blocked = units.duration(staging + waited)
+            self._say(
+                f"step {record.step}  checkpoint of {units.size(record.bytes)} in {units.duration(seconds)}, {units.size(rate)}/s; training waited {blocked}"
+            )
 
     def stopped(self, reason: str, state: TrainState) -> None:
         """The attempt ends by its own will."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import torch
 
-from cpt.checkpoint import sharded
 from cpt.config.schedule import learning_rate
 from cpt.core.heartbeat import Phase
 from cpt.data import row_checksums
@@ -24,9 +22,9 @@ def train(job: Job, watch: StopWatch, at: At) -> StopReason:
     train_config, state = job.config.train, job.state
     if state.step == 0 and job.config.evaluate.at_start:
         evaluate(job, at)
-    while (reason := watch.agree(finished=state.step >= train_config.steps)) <= StopReason.save:
+    while (reason := agree(job, watch)) <= StopReason.save:
         if reason is StopReason.save:
-            save(job, at)
+            job.saver.save(state, at)
         at(Phase.step, state.step)
         job.recorder.clock()
         rate = learning_rate(state.step, train_config.steps, job.config.peak_lr, job.config.schedule)
@@ -37,8 +35,9 @@ def train(job: Job, watch: StopWatch, at: At) -> StopReason:
         if due(state.step, job.config.evaluate.interval) or state.step == train_config.steps:
             evaluate(job, at)
         if due(state.step, job.config.checkpoint.interval):
-            save(job, at)
-    save(job, at)
+            job.saver.save(state, at)
+    job.saver.save(state, at)
+    job.saver.finish()
     return reason
 
 
@@ -51,6 +50,13 @@ def read(job: Job) -> GlobalBatch:
     return GlobalBatch(tokens, job.data.sources(start, start + size), job.engine.gather(checksums, (len(rows),), torch.int64))
 
 
+def agree(job: Job, watch: StopWatch) -> StopReason:
+    """What all ranks do now. The same all-reduce tells whether all have written the save that is under way."""
+    reason, writing = watch.agree(job.state.step >= job.config.train.steps, job.saver.writing)
+    job.saver.poll(writing)
+    return reason
+
+
 def due(step: int, interval: int) -> bool:
     """An interval of 0 is never due."""
     return interval > 0 and step % interval == 0
@@ -60,15 +66,5 @@ def evaluate(job: Job, at: At) -> None:
     """Held-out loss of every source, at this step."""
     at(Phase.evaluate, job.state.step)
     values = job.heldout.evaluate(job.engine)
+    job.state.domain_loss = values.get("heldout/loss/domain")
     job.recorder.evaluated(job.state, job.state.consumed_samples * job.config.train.sequence_length, values)
-
-
-def save(job: Job, at: At) -> None:
-    """A checkpoint of this step, unless it is there already."""
-    if job.state.step == job.state.saved_step:
-        return
-    at(Phase.save, job.state.step)
-    job.state.saved_step = job.state.step
-    begun = time.monotonic()
-    record = sharded.save(job.store, job.state.step, job.engine.describe(), job.engine.chunks, job.engine.optimizer, job.state.state_dict())
-    job.recorder.saved(record, time.monotonic() - begun)

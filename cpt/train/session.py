@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from cpt import engine
-from cpt.checkpoint import CheckpointStore, sharded
+from cpt.checkpoint import CheckpointStore, state
 from cpt.config.run import RunConfig
 from cpt.config.training import ParallelConfig, Precision
 from cpt.convert import BaseFolder, import_weights
@@ -55,7 +55,7 @@ def open_session(config: RunConfig, run: RunPaths, weights: str, precision: Prec
         if latest is None:
             raise MissingInput(path=run.checkpoints, why="no checkpoint is complete yet", fix=f"cpt status {run.root}")
         step, source = latest, str(store.check(latest))
-        sharded.load_weights(store.path(latest), loaded.chunks)
+        state.load_weights(store.path(latest), loaded.chunks)
     return Session(_in_precision(loaded, precision, config), step, source)
 
 

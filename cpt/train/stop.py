@@ -37,11 +37,12 @@ class StopWatch:
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self.signaled = True
 
-    def agree(self, finished: bool) -> StopReason:
-        """What all ranks do now: the greatest reason that any of them has."""
-        flag = torch.tensor([int(self._mine(finished))], device=torch.cuda.current_device())
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        return StopReason(int(flag.item()))
+    def agree(self, finished: bool, writing: bool) -> tuple[StopReason, bool]:
+        """What all ranks do now, the greatest reason that any of them has; and whether any of them is `writing` a checkpoint."""
+        flags = torch.tensor([int(self._mine(finished)), int(writing)], device=torch.cuda.current_device())
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+        reason, anyone = flags.tolist()
+        return StopReason(reason), bool(anyone)
 
     def _mine(self, finished: bool) -> StopReason:
         if finished:

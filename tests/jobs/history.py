@@ -58,7 +58,7 @@ class History:
                 journal.metrics(self.step, self.step * 8, self.step * tokens, values | {"data/batch_crc32": float(self.step)})
                 if self.step % save_every == 0:
                     self.now += 2
-                    journal.event("checkpoint_saved", step=self.step, seconds=2.0, bytes=10)
+                    journal.event("checkpoint_saved", step=self.step, seconds=2.0, waited=2.0, bytes=10)
                     self.saved = self.step
                     write_json(self.run.latest, {"step": self.saved})
 

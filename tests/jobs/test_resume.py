@@ -128,9 +128,9 @@ def test_a_corpus_that_was_prepared_again_is_seen(run: RunPaths, resume: Resumed
 
 
 def test_a_damaged_checkpoint_is_our_failure_and_names_the_file(run: RunPaths, resume: Resumed) -> None:
-    next((run.checkpoints / "step_00000015").glob("*.distcp")).write_bytes(b"")
+    next((run.checkpoints / "step_00000015").glob("*.safetensors")).write_bytes(b"")
     code, said = resume("--check")
-    assert code == 1 and "is damaged" in said and ".distcp should hold" in said
+    assert code == 1 and "is damaged" in said and ".safetensors should hold" in said
 
 
 def test_without_check_it_submits_as_launch_does(run: RunPaths, resume: Resumed, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,9 +34,7 @@ cpu.install()
 import torch
 from cpt.config.model import ModelConfig
 import numpy
-from pathlib import Path
-from cpt.checkpoint import sharded
-from cpt.checkpoint.store import CheckpointStore
+from cpt.checkpoint import state, writer
 from cpt.config.training import OptimizerConfig, ParallelConfig, Precision, Recompute
 from cpt.core.world import World
 from cpt.engine.engine import Engine
@@ -62,10 +60,7 @@ def on_disk(precision):
     config = ModelConfig(num_layers=2, **model)
     engine = Engine(config, ParallelConfig(), precision, OptimizerConfig())
     engine.train_step(numpy.zeros((1, 9), dtype=numpy.int64), 1, 1e-4)
-    folder = Path(sys.argv[3]) / precision
-    folder.mkdir()
-    sharded.save(CheckpointStore(folder), 1, "", engine.chunks, engine.optimizer, {"step": 1, "consumed_samples": 1})
-    return sum(path.stat().st_size for path in folder.rglob("*.distcp")) / config.parameters
+    return writer.Staging().stage(state.collect(engine.chunks, engine.optimizer, 0), 0, 1).bytes / config.parameters
 
 initialize(World(), ParallelConfig(), 1)
 result = {f"{p}.checkpoint": on_disk(p) for p in Precision} | {f"{p}.{r}": (saved(3, r, p) - saved(1, r, p)) / 2 / length for p in Precision for r in Recompute}
@@ -74,9 +69,9 @@ print("RESULT", json.dumps(result))
 
 
 @pytest.fixture(scope="module")
-def measured(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+def measured(repository: Path) -> dict[str, float]:
     """Bytes per token and layer, by `<precision>.<recompute>`; bytes per parameter, by `<precision>.checkpoint`."""
-    command = [sys.executable, "-c", PROBE, json.dumps(MODEL), str(TOKENS), str(tmp_path_factory.mktemp("checkpoints"))]
+    command = [sys.executable, "-c", PROBE, json.dumps(MODEL), str(TOKENS)]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=repository, check=False, timeout=300)
     assert ended.returncode == 0, ended.stderr[-2000:]
     found: dict[str, float] = json.loads(ended.stdout.split("RESULT ")[1])

@@ -97,7 +97,7 @@ class Training:
             journal.metrics(step, step * 4, step * 1024, heldout_at(step))
         if step % 5 == 0:
             self.now += 6
-            journal.event("checkpoint_saved", step=step, seconds=5.6 + noise(0, 0.3), bytes=1_883_000_000)
+            journal.event("checkpoint_saved", step=step, seconds=(seconds := 5.6 + noise(0, 0.3)), staging=0.4, waited=seconds - 0.4, bytes=1_883_000_000)
             journal.sync()
 
     def end(self, number: int, last: int, killed: bool) -> None:

@@ -44,9 +44,9 @@ def test_every_moment_of_an_interrupted_run_has_a_kind() -> None:
     events = [
         event(0, "attempt_begin", 112),
         event(0, "parity", 115),
-        event(0, "checkpoint_saved", 123.5, step=1, seconds=3.0),
+        event(0, "checkpoint_saved", 123.5, step=1, seconds=9.0, waited=3.0),
         event(1, "attempt_begin", 165),
-        event(1, "checkpoint_saved", 179, step=3, seconds=4.0),
+        event(1, "checkpoint_saved", 179, step=3, seconds=9.0, waited=4.0),
         event(1, "stop", 180),
     ]
     found = goodput(attempts, rows, events, submitted=100.0, until=1000.0)
@@ -116,7 +116,8 @@ def histories(draw: st.DrawFn) -> tuple[list[Lifetime], list[MetricRow], list[Ev
             rows.append(step(number, draw(st.integers(1, 9)), draw(MOMENT), draw(st.floats(0, 100)), draw(st.booleans())))
             rows.append(heldout(number, 1, draw(MOMENT)))
             events.append(event(number, draw(st.sampled_from(["stop", "parity"])), draw(MOMENT)))
-            events.append(event(number, "checkpoint_saved", draw(MOMENT), seconds=draw(st.floats(0, 100))))
+            events.append(event(number, "checkpoint_staged", draw(MOMENT), seconds=draw(st.floats(0, 100))))
+            events.append(event(number, "checkpoint_saved", draw(MOMENT), seconds=200.0, waited=draw(st.floats(0, 100))))
     return attempts, rows, events
 
 
