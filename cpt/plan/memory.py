@@ -30,61 +30,105 @@ def fullest_rank(config: RunConfig) -> dict[str, int]:
 def stage_memory(config: RunConfig, stage: int) -> dict[str, int]:
     """Bytes by part on one rank of pipeline stage `stage`, at the height of the 1F1B schedule."""
     train, parallel = config.train, config.parallel
-    parameters = stage_parameters(config.model, parallel, stage)
+    parameters, experts = stage_parameters(config.model, parallel, stage), expert_parameters(config.model, parallel, stage)
     replicas = parallel.data_parallel_size(config.slurm.world_size)
     last = stage == parallel.pipeline_parallel_size - 1
     micro_batches = train.global_batch_size // (train.micro_batch_size * replicas)
     in_flight = min(micro_batches, parallel.pipeline_parallel_size - stage)
     tokens = train.micro_batch_size * train.sequence_length
+    # Of the ranks of a stage, TP x DP, each set of experts is on every expert_parallel_size-th.
+    expert_replicas = parallel.tensor_parallel_size * replicas // parallel.expert_parallel_size
     memory = {
         "weights": parameters * _VALUE_BYTES[train.precision],
         "gradients": parameters * _GRADIENT_BYTES,
-        "optimizer": parameters * _OPTIMIZER_BYTES[train.precision] // replicas,
-        "activations": tokens * stage_activations(config, in_flight, last),
+        "optimizer": _OPTIMIZER_BYTES[train.precision] * ((parameters - experts) // replicas + experts // expert_replicas),
+        "activations": tokens * stage_activations(config, in_flight, stage),
         "logits": tokens * _logits(config) if last else 0,
     }
     return memory | {"total": sum(memory.values())}
 
 
 def stage_parameters(model: ModelConfig, parallel: ParallelConfig, stage: int) -> int:
-    """Parameters that one rank of this stage holds: matrices cut by TP, norms whole, embeddings first, output layer last.
+    """Parameters that one rank of this stage holds: matrices cut by TP, routed experts spread by EP, norms and routers whole,
+    embeddings first, output layer last.
 
     Tied embeddings cost a second copy when first and last stage are different ones.
     """
-    tensor, stages, hidden = parallel.tensor_parallel_size, parallel.pipeline_parallel_size, model.hidden_size
+    tensor, stages, hidden, moe = parallel.tensor_parallel_size, parallel.pipeline_parallel_size, model.hidden_size, model.moe
     first, last = stage == 0, stage == stages - 1
-    matrices = hidden * (2 * model.kv_channels * (model.num_attention_heads + model.num_query_groups) + 3 * model.ffn_hidden_size)
-    layers = model.num_layers // stages * (matrices // tensor + 2 * hidden)
+    dense, routed = stage_layers(model, parallel, stage)
+    matrices, norms = model.attention_parameters
+    layers = (dense + routed) * (matrices // tensor + norms + 2 * hidden) + dense * (3 * hidden * model.ffn_hidden_size // tensor)
+    shared = routed * (moe.shared_experts * moe.expert_parameters(hidden) // tensor + hidden * moe.num_experts)
     rows = -(-model.vocab_size // tensor)
     output = last and not (first and model.tied_embeddings)
-    return layers + rows * hidden * (first + output) + (hidden if last else 0)
+    return layers + shared + expert_parameters(model, parallel, stage) + rows * hidden * (first + output) + (hidden if last else 0)
 
 
-def stage_activations(config: RunConfig, in_flight: int, last: bool) -> int:
+def expert_parameters(model: ModelConfig, parallel: ParallelConfig, stage: int) -> int:
+    """Those of them that are routed experts."""
+    moe = model.moe
+    return stage_layers(model, parallel, stage)[1] * moe.num_experts // parallel.expert_parallel_size * moe.expert_parameters(model.hidden_size)
+
+
+def stage_layers(model: ModelConfig, parallel: ParallelConfig, stage: int) -> tuple[int, int]:
+    """(dense, with experts): how many layers of each kind a stage has; an interleaved one has every n-th chunk."""
+    stages, routed_from = parallel.pipeline_parallel_size, model.num_layers - model.moe.routed_layers(model.num_layers)
+    chunk = model.num_layers // (stages * parallel.virtual_pipeline_size)
+    layers = [layer for layer in range(model.num_layers) if layer // chunk % stages == stage]
+    dense = sum(layer < routed_from for layer in layers)
+    return dense, len(layers) - dense
+
+
+def stage_activations(config: RunConfig, in_flight: int, stage: int) -> int:
     """Bytes per token of a micro-batch, with `in_flight` micro-batches waiting for their backward pass."""
-    model, parallel = config.model, config.parallel
-    value, layers = _VALUE_BYTES[config.train.precision], model.num_layers // parallel.pipeline_parallel_size
-    sharded = parallel.tensor_parallel_size if parallel.sequence_parallel else 1
-    whole = layer_activations(model, parallel, config.train.precision)
-    final_norm = (8 + value) * model.hidden_size // sharded if last else 0
+    model, parallel, precision = config.model, config.parallel, config.train.precision
+    value, sharded = _VALUE_BYTES[precision], parallel.tensor_parallel_size if parallel.sequence_parallel else 1
+    kinds = list(zip(stage_layers(model, parallel, stage), (False, True), strict=True))
+    final_norm = (8 + value) * model.hidden_size // sharded if stage == parallel.pipeline_parallel_size - 1 else 0
     if parallel.recompute is Recompute.full:  # each layer's input, and everything of the one layer being computed again
+        layers = sum(count for count, _ in kinds)
+        whole = max(layer_activations(model, parallel, precision, routed) for count, routed in kinds if count)
         return in_flight * (layers * value * model.hidden_size // sharded) + whole + final_norm
-    return in_flight * layers * whole + final_norm
+    return in_flight * sum(count * layer_activations(model, parallel, precision, routed) for count, routed in kinds) + final_norm
 
 
-def layer_activations(model: ModelConfig, parallel: ParallelConfig, precision: Precision) -> int:
+def layer_activations(model: ModelConfig, parallel: ParallelConfig, precision: Precision, routed: bool = False) -> int:
     """Bytes per token that one layer saves.
 
-    Two norms: fp32 input, normed value, output: h (4 + 2e) each, cut by TP under sequence parallelism only. Attention: the
-    joint qkv, rotated q and k, output: 3 e d (a + g) / t; rotary tables 4 e d; log-sum-exp 4 a / t, dropped by selective
-    recompute. SwiGLU: gate and up, activated gate, up again, product: 5 e f / t.
+    Two norms: fp32 input, normed value, output: h (4 + 2e) each, cut by TP under sequence parallelism only. SwiGLU: gate and
+    up, activated gate, up again, product: 5 e f / t.
     """
     value, tensor = _VALUE_BYTES[precision], parallel.tensor_parallel_size
     norms = 2 * (model.hidden_size * (4 + 2 * value) + 4) // (tensor if parallel.sequence_parallel else 1)
-    attention = 3 * value * model.kv_channels * (model.num_attention_heads + model.num_query_groups) // tensor
-    rotary = 4 * value * model.kv_channels
+    attention = _latent_attention(model, parallel, value) if model.mla else _attention(model, parallel, value)
+    return norms + attention + (_experts(model, value) if routed else 5 * value * model.ffn_hidden_size) // tensor
+
+
+def _attention(model: ModelConfig, parallel: ParallelConfig, value: int) -> int:
+    """The joint qkv, rotated q and k, output: 3 e d (a + g) / t; rotary tables 4 e d; log-sum-exp 4 a / t, dropped by selective recompute."""
+    tensor = parallel.tensor_parallel_size
+    heads = 3 * value * model.kv_channels * (model.num_attention_heads + model.num_query_groups) // tensor
     log_sum = 0 if parallel.recompute is Recompute.selective else 4 * model.num_attention_heads // tensor
-    return norms + attention + rotary + log_sum + 5 * value * model.ffn_hidden_size // tensor
+    return heads + 4 * value * model.kv_channels + log_sum
+
+
+def _latent_attention(model: ModelConfig, parallel: ParallelConfig, value: int) -> int:
+    """Per head q, k, and v and output both as they are and, for the kernel, as wide as q (which selective recompute drops, with the
+    log-sum-exp); the latent's norm; rotary tables."""
+    mla, tensor = model.mla, parallel.tensor_parallel_size
+    wide, narrow = mla.query_channels, mla.v_head_dim
+    head = value * (2 * wide + 2 * narrow) if parallel.recompute is Recompute.selective else value * (4 * wide + narrow * (narrow < wide)) + 4
+    norm = (mla.kv_lora_rank * (4 + 2 * value) + 4) // (tensor if parallel.sequence_parallel else 1)
+    return model.num_attention_heads * head // tensor + norm + 4 * value * mla.qk_pos_emb_head_dim
+
+
+def _experts(model: ModelConfig, value: int) -> int:
+    """When all get equally many tokens. For each choice of a token: its copy e h, SwiGLU and weighted product 6 e f, weight and places
+    28; router: scores, again for the balance loss, 16 for each expert. Shared experts: 5 e f each."""
+    moe = model.moe
+    choice = value * (model.hidden_size + 6 * moe.ffn_hidden_size) + 28
+    return moe.topk * choice + 16 * moe.num_experts + 5 * value * moe.shared_experts * moe.ffn_hidden_size
 
 
 def _logits(config: RunConfig) -> int:

@@ -12,7 +12,7 @@ from cpt.core.errors import UserError
 from cpt.core.records import MixturePlan, SourceShare
 from cpt.plan import plan, rows, unprepared
 from cpt.plan.flops import flops_per_token
-from cpt.plan.memory import checkpoint_bytes, stage_memory, stage_parameters
+from cpt.plan.memory import checkpoint_bytes, expert_parameters, stage_memory, stage_parameters
 
 GIB = 2**30
 
@@ -60,6 +60,30 @@ def test_stage_parameters_add_up() -> None:
     assert 8 * sum(per_stage) - 7 * (2 * 80 + 1) * 8192 == large.model.parameters == 70_553_706_496
     tied = sum(stage_parameters(small.model, small.parallel, stage) for stage in range(2))
     assert 3 * tied - 2 * (2 * 30 + 1) * 576 == small.model.parameters + 49152 * 576
+
+
+DEEPSEEK = ["model=deepseek_v2_lite", "parallel.sequence_parallel=true", "slurm.nodes=3", "slurm.tasks_per_node=8", "train.global_batch_size=1440"]
+
+
+def test_deepseek_v2_lite_has_the_published_size() -> None:
+    """15.7B, of which 2.4B a token: without the 0.21B of the embedding, of which a token passes one row (arXiv 2405.04434, appendix B)."""
+    model = config("ellama_8b", *DEEPSEEK).model
+    assert model.parameters == 15_706_484_224  # model.safetensors.index.json: 31,412,968,448 bytes of bf16
+    assert model.active_parameters - model.vocab_size * model.hidden_size == pytest.approx(2.45e9, rel=0.001)
+    assert flops_per_token(model, 0) == 6 * (model.active_parameters - model.vocab_size * model.hidden_size - 27 * (2 * 2048 + 512) - 2048)
+
+
+def test_stage_parameters_of_experts_add_up() -> None:
+    """EP4 x TP2 on 8 ranks of a stage: each expert on two ranks; norms and routers on all, but for one copy."""
+    run = config("ellama_8b", *DEEPSEEK, "parallel.tensor_parallel_size=2", "parallel.pipeline_parallel_size=3", "parallel.expert_parallel_size=4")
+    model, parallel = run.model, run.parallel
+    stages = [(stage_parameters(model, parallel, stage), expert_parameters(model, parallel, stage)) for stage in range(3)]
+    copied = 27 * (2 * 2048 + 512) + 26 * 64 * 2048 + 2048
+    assert sum(2 * (held - experts) + 4 * experts for held, experts in stages) - copied == model.parameters
+    assert stages[0][1] * 9 == stages[1][1] * 8, "the first layer is dense"
+    memory = stage_memory(run, 1)
+    held, experts = stages[1]
+    assert memory["optimizer"] == 12 * ((held - experts) // 4 + experts // 2)
 
 
 def test_state_of_8b_on_8_gpus() -> None:
