@@ -125,10 +125,10 @@ class CheckpointStore:
         sync_folder(self.folder)
         shutil.rmtree(gone)
 
-    def set_aside(self, step: int) -> Path:
-        """Keep a damaged checkpoint under a name that nobody resumes from; the new path."""
-        taken = len(list(self.folder.glob(f"step_{step:08d}.damaged*")))
-        path = self.folder / f"step_{step:08d}.damaged{f'.{taken}' if taken else ''}"
+    def set_aside(self, step: int, why: str = "damaged") -> Path:
+        """Keep a checkpoint under a name that says why nobody resumes from it; the new path."""
+        taken = len(list(self.folder.glob(f"step_{step:08d}.{why}*")))
+        path = self.folder / f"step_{step:08d}.{why}{f'.{taken}' if taken else ''}"
         os.replace(self.path(step), path)
         sync_folder(self.folder)
         self.announce()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from cpt.config.anomaly import AnomalyConfig
 from cpt.config.section import Section, fraction, positive
 from cpt.core.errors import Problem
 
@@ -53,6 +54,7 @@ class TrainConfig(Section):
     sequence_length: int = 256
     train_tokens: int = 0
     precision: Precision = Precision.bf16
+    anomaly: AnomalyConfig = field(default_factory=AnomalyConfig)
 
     def problems(self) -> Iterator[Problem]:
         yield from positive(self, "global_batch_size", "micro_batch_size", "sequence_length", "train_tokens")

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from cpt.checkpoint.records import CompleteRecord
+from cpt.config.anomaly import AnomalyAction
 from cpt.core import units
 from cpt.core.attempts import StopRecord
 from cpt.core.paths import RunPaths
@@ -19,8 +20,12 @@ from cpt.core.world import World
 from cpt.data import batch_crc32
 from cpt.engine import StepResult
 from cpt.engine.attention import NAME as ATTENTION
-from cpt.tracking.journal import Journal
+from cpt.tracking.journal import ANOMALY, ROLLBACK, Journal
+from cpt.train.anomaly import Anomaly
 from cpt.train.state import TrainState
+
+_WORST = 8
+"""Sequences of an anomaly that are named."""
 
 Say = Callable[[str], None]
 """Where lines for people go."""
@@ -30,6 +35,8 @@ Say = Callable[[str], None]
 class GlobalBatch:
     """One step's n sequences, of which this replica holds m."""
 
+    samples: range
+    """Their n numbers in the run."""
     tokens: npt.NDArray[np.int64]
     """[m, s + 1]: this replica's rows."""
     sources: npt.NDArray[np.int64]
@@ -45,6 +52,8 @@ class Recorder:
         self.run, self.attempt, self.world, self.sources, self.say = run, attempt, world, sources, say
         self.journal = Journal(run, attempt) if world.rank == 0 else None
         self.started = time.monotonic()
+        self.why = ""
+        """Of an anomaly that ends the run."""
 
     def begin(self, resume_step: int, layout: str) -> None:
         """First event of an attempt: readers take later steps of earlier attempts as superseded."""
@@ -91,6 +100,27 @@ class Recorder:
         self.metrics(state, sum(ledger.values()), values)
         self._say(f"step {state.step}  loss {result.loss:.4f}  grad norm {result.grad_norm:.3f}  lr {rate:.2e}  {tokens / seconds:.0f} tokens/s")
 
+    def anomaly(self, found: Anomaly, state: TrainState, batch: GlobalBatch, result: StepResult, documents: Callable[[int], tuple[str, list[int]]]) -> None:
+        """An update that stands out, with the sequences that did most for it; `documents`: sample -> its source, and what it reads of it."""
+        if not self.journal:
+            return
+        what = f"update {state.step + 1}: {found.why}"
+        self.why = what if found.action is AnomalyAction.stop else ""
+        order = np.argsort(-np.nan_to_num(result.sequence_losses, nan=np.inf), kind="stable")[:_WORST]
+        worst = []
+        for sample, loss in ((batch.samples[int(row)], result.sequence_losses[row]) for row in order):
+            source, read = documents(sample)
+            worst.append({"sample": sample, "loss": _plain(loss), "source": source, "documents": read})
+        fields = {"loss": _plain(result.loss), "grad_norm": _plain(result.grad_norm), "mean": found.mean, "limit": found.limit, "worst": worst}
+        samples = [batch.samples.start, batch.samples.stop]
+        self.journal.event(ANOMALY, kind=found.kind, action=found.action, why=found.why, step=state.step + 1, samples=samples, **fields)
+        self.journal.sync()
+        self._say(f"{found.kind}, {found.action}: {what}; samples {batch.samples.start} to {batch.samples.stop - 1}")
+
+    def rolled_back(self, state: TrainState, checkpoint: str, window: Sequence[int], generators: str) -> None:
+        """Training goes on from `checkpoint`, without the samples of `window` [start, stop)."""
+        self._event(ROLLBACK, step=state.step, checkpoint=checkpoint, skipped=list(window), rollbacks=state.rollbacks, generators=generators)
+
     def metrics(self, state: TrainState, tokens: int, values: Mapping[str, float]) -> None:
         """One row of the journal."""
         if self.journal:
@@ -124,7 +154,7 @@ class Recorder:
         self._event("stop", reason=reason, step=state.step)
         if self.journal:
             self.journal.close()
-            StopRecord(reason=reason, step=state.step, attempt=self.attempt).save(self.run.stopped)
+            StopRecord(reason=reason, step=state.step, attempt=self.attempt, why=self.why).save(self.run.stopped)
 
     def clock(self) -> None:
         """Start timing a step."""
@@ -138,3 +168,8 @@ class Recorder:
     def _say(self, line: str) -> None:
         if self.journal:
             self.say(f"{time.strftime('%H:%M:%S')}  {line}")
+
+
+def _plain(value: float) -> float | str:
+    """JSON has no NaN."""
+    return float(value) if np.isfinite(value) else str(float(value))

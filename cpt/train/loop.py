@@ -6,11 +6,14 @@ from collections.abc import Callable
 
 import torch
 
+from cpt.config.anomaly import AnomalyAction
 from cpt.config.schedule import learning_rate
 from cpt.core.heartbeat import Phase
 from cpt.data import row_checksums
+from cpt.data.position import next_sample
 from cpt.train.job import Job
 from cpt.train.journaling import GlobalBatch
+from cpt.train.rollback import settle
 from cpt.train.stop import StopReason, StopWatch
 
 At = Callable[[Phase, int], None]
@@ -29,9 +32,16 @@ def train(job: Job, watch: StopWatch, at: At) -> StopReason:
         job.recorder.clock()
         rate = learning_rate(state.step, train_config.steps, job.config.peak_lr, job.config.schedule)
         batch = read(job)
-        result = job.engine.train_step(batch.tokens, train_config.micro_batch_size, rate)
-        state.advance(train_config.global_batch_size)
-        job.recorder.stepped(state, batch, result, rate, job.data.ledger(state.consumed_samples))
+        result = job.engine.compute_gradients(batch.tokens, train_config.micro_batch_size)
+        match settle(job, batch, result, at):
+            case AnomalyAction.stop:
+                return StopReason.anomaly
+            case AnomalyAction.rollback:
+                continue
+            case AnomalyAction.note:
+                job.engine.update(result, rate)
+                state.advance(train_config.global_batch_size)
+                job.recorder.stepped(state, batch, result, rate, job.data.ledger(state.consumed_samples))
         if due(state.step, job.config.evaluate.interval) or state.step == train_config.steps:
             evaluate(job, at)
         if due(state.step, job.config.checkpoint.interval):
@@ -43,11 +53,11 @@ def train(job: Job, watch: StopWatch, at: At) -> StopReason:
 
 def read(job: Job) -> GlobalBatch:
     """The next global batch: this replica's rows, and what all ranks know about all rows."""
-    start, size = job.state.consumed_samples, job.config.train.global_batch_size
+    start, size = next_sample(job.state.consumed_samples, job.state.skipped), job.config.train.global_batch_size
     rows = job.engine.rows(size)
     tokens = job.data.batch(start + rows.start, start + rows.stop).tokens
     checksums = torch.from_numpy(row_checksums(tokens))
-    return GlobalBatch(tokens, job.data.sources(start, start + size), job.engine.gather(checksums, (len(rows),), torch.int64))
+    return GlobalBatch(range(start, start + size), tokens, job.data.sources(start, start + size), job.engine.gather(checksums, (len(rows),), torch.int64))
 
 
 def agree(job: Job, watch: StopWatch) -> StopReason:

@@ -35,12 +35,17 @@ def restore(engine: Engine, store: CheckpointStore, config: RunConfig, recorder:
             raise UserError(_all_damaged(store.folder, list(damaged)))
         recorder.parity(load_base(engine, config, config.runs.base(config.model.name)))
         return TrainState()
-    record = store.record(step)
-    require_same_data(recorder.run, step, record.data, store.data)
-    state.load(store.path(step), engine.chunks, engine.optimizer, record.optimizer_step)
-    train = TrainState.from_state_dict(record.train)
-    recorder.resumed(train, store.path(step).name, _restore_generators(engine, store.path(step), record, config.seed))
+    require_same_data(recorder.run, step, store.record(step).data, store.data)
+    train, generators = load(engine, store, step, config.seed)
+    recorder.resumed(train, store.path(step).name, generators)
     return train
+
+
+def load(engine: Engine, store: CheckpointStore, step: int, seed: int) -> tuple[TrainState, str]:
+    """Put all of checkpoint `step` into the engine; training's numbers, and how random numbers go on. Collective."""
+    record = store.record(step)
+    state.load(store.path(step), engine.chunks, engine.optimizer, record.optimizer_step)
+    return TrainState.from_state_dict(record.train), _restore_generators(engine, store.path(step), record, seed)
 
 
 def newest_intact(store: CheckpointStore) -> tuple[int | None, dict[str, dict[str, str]]]:

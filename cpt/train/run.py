@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cpt import engine
 from cpt.config.run import RunConfig
-from cpt.core.errors import EXIT_DONE, EXIT_RESUME
+from cpt.core.errors import EXIT_DONE, EXIT_HOLD, EXIT_RESUME
 from cpt.core.paths import RunPaths
 from cpt.core.world import World
 from cpt.train.job import build_job
@@ -24,7 +24,7 @@ class Life:
 
 
 def train_run(run: RunPaths, config: RunConfig, world: World, attempt: int, life: Life | None = None, say: Say = print) -> int:
-    """Exit code of this rank: 0 done, 75 resume me. Every rank of the world calls it.
+    """Exit code of this rank: 0 done, 75 resume me, 80 hold for a human. Every rank of the world calls it.
 
     Raises `UserError` for what no other attempt can cure (data, base, gate), anything else when a rank is lost.
     """
@@ -35,4 +35,4 @@ def train_run(run: RunPaths, config: RunConfig, world: World, attempt: int, life
     reason = train(job, watch, life.at)
     job.recorder.stopped(reason.name, job.state)
     engine.finalize()
-    return EXIT_DONE if reason is StopReason.done else EXIT_RESUME
+    return {StopReason.done: EXIT_DONE, StopReason.anomaly: EXIT_HOLD}.get(reason, EXIT_RESUME)
