@@ -58,7 +58,7 @@ class Contestant:
         """Seconds a step, by phase."""
         from cpt.bench.phases import Phases
 
-        phases = Phases(self.trainer.modules, self.trainer.optimizer)
+        phases = Phases(self.trainer.modules, self.trainer.updates)
         for number in range(count):
             phases.enter("data")
             batch = self._batch(seed + number)

@@ -1,10 +1,11 @@
-"""Where the seconds of a step go: data, forward, backward, optimizer, other. Hooks on any torch module and optimizer; nothing of theirs is changed."""
+"""Where the seconds of a step go: data, forward, backward, optimizer, other. Hooks on torch modules and on the calls that update; all are taken off again."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -18,13 +19,14 @@ class Phases:
     device, which costs overlap: the steps in which phases are taken are not those that are timed.
     """
 
-    def __init__(self, modules: Sequence[torch.nn.Module], optimizer: Any) -> None:
+    def __init__(self, modules: Sequence[torch.nn.Module], updates: Sequence[tuple[Any, str]]) -> None:
         self.seconds = dict.fromkeys(PHASES, 0.0)
         self._phase, self._since = "other", _now()
         self._hooks = [module.register_forward_pre_hook(lambda *_: self.enter("forward")) for module in modules]
         self._hooks += [module.register_forward_hook(lambda *_: self.enter("backward")) for module in modules]
-        self._optimizer, self._step = optimizer, optimizer.step
-        optimizer.step = self._optimize
+        self._patches = [mock.patch.object(owner, name, self._optimizing(getattr(owner, name))) for owner, name in updates]
+        for patch in self._patches:
+            patch.start()
 
     def enter(self, phase: str) -> None:
         """The time until now belongs to the phase before."""
@@ -37,14 +39,18 @@ class Phases:
         self.enter("other")
         for hook in self._hooks:
             hook.remove()
-        self._optimizer.step = self._step
+        for patch in self._patches:
+            patch.stop()
         return self.seconds
 
-    def _optimize(self, *args: Any, **kwargs: Any) -> Any:
-        self.enter("optimizer")
-        found = self._step(*args, **kwargs)
-        self.enter("other")
-        return found
+    def _optimizing(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            self.enter("optimizer")
+            found = call(*args, **kwargs)
+            self.enter("other")
+            return found
+
+        return timed
 
 
 def _now() -> float:

@@ -17,10 +17,10 @@ IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Trainer(Protocol):
-    """`modules` (more than one in an interleaved pipeline) and `optimizer` are what phases are taken of."""
+    """`modules` (more than one in an interleaved pipeline) and `updates`, calls by owner and name, are what phases are taken of."""
 
     modules: list[Any]
-    optimizer: Any
+    updates: list[tuple[Any, str]]
 
     def step(self, tokens: IntArray) -> float:
         """One update on a global batch [n, s + 1]; its loss, nats a token."""
@@ -37,7 +37,8 @@ class Ours:
         self.engine = engine.Engine(config.model, config.parallel, config.train.precision, config.optimizer)
         import_weights(self.engine.chunks, config.model, BaseFolder(base))
         self.engine.weights_changed()
-        self.config, self.modules, self.optimizer = config, self.engine.modules, self.engine.optimizer
+        self.config, self.modules = config, self.engine.modules
+        self.updates = [(engine.engine, "gradient_norm"), (engine.engine, "update")]
 
     def step(self, tokens: IntArray) -> float:
         """`Engine.train_step`, as the loop calls it."""
@@ -60,6 +61,7 @@ class Transformers:
             self._shard()
         self.parameters = list(self.model.parameters())
         self.optimizer = self._adamw()
+        self.updates: list[tuple[Any, str]] = [(self, "update")]
         self.modules: list[Any] = [torch.compile(self.model) if compiled else self.model]
 
     def step(self, tokens: IntArray) -> float:
@@ -72,14 +74,18 @@ class Transformers:
             loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
             (loss / len(micro)).backward()
             losses.append(loss.detach())
-        torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.clip_grad)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.update()
         mean = torch.stack(losses).mean()
         if dist.is_initialized():
             dist.all_reduce(mean, dist.ReduceOp.AVG if self.device.type == "cuda" else dist.ReduceOp.SUM)
             mean = mean if self.device.type == "cuda" else mean / self.world.world_size
         return float(mean)
+
+    def update(self) -> None:
+        """Clip, step, forget."""
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.clip_grad)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
 
     def _shard(self) -> None:
         from torch.distributed.device_mesh import init_device_mesh

@@ -15,6 +15,7 @@ from megatron.core.transformer.transformer_layer import get_transformer_layer_of
 
 from cpt.config.model import ModelConfig
 from cpt.config.training import ParallelConfig, Precision, Recompute
+from cpt.engine import accumulate
 from cpt.engine.attention import SdpaCoreAttention
 from cpt.engine.mla import LatentAttention, mla_settings
 from cpt.engine.moe import Router, moe_settings
@@ -71,7 +72,7 @@ def transformer_config(model: ModelConfig, parallel: ParallelConfig, precision: 
         bias_activation_fusion=False,
         bias_dropout_fusion=False,
         masked_softmax_fusion=False,
-        gradient_accumulation_fusion=False,
+        gradient_accumulation_fusion=accumulate.install(precision) != accumulate.NONE,
         tensor_model_parallel_size=parallel.tensor_parallel_size,
         pipeline_model_parallel_size=parallel.pipeline_parallel_size,
         expert_model_parallel_size=parallel.expert_parallel_size,

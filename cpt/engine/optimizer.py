@@ -10,7 +10,7 @@ from megatron.core.optimizer import get_megatron_optimizer
 from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 
 from cpt.config.training import OptimizerConfig, ParallelConfig, Precision
-from cpt.engine import adam, grad_norm
+from cpt.engine import adam, alone, grad_norm
 from cpt.engine.parallel import rehearsed
 
 
@@ -18,8 +18,9 @@ def build_optimizer(modules: list[Any], optimizer: OptimizerConfig, parallel: Pa
     """megatron-core's DistributedOptimizer over DDP-wrapped model chunks; master weights and moments fp32, sharded over DP."""
     adam.install()
     grad_norm.install()
+    alone.install()
     bf16 = precision is Precision.bf16
-    return get_megatron_optimizer(
+    built = get_megatron_optimizer(
         MegatronOptimizerConfig(
             optimizer="adam",
             lr=0.0,  # set before every step
@@ -36,6 +37,15 @@ def build_optimizer(modules: list[Any], optimizer: OptimizerConfig, parallel: Pa
         modules,
         use_gloo_process_groups=not rehearsed(),
     )
+    if not bf16:
+        _update_in_place(built)
+    return built
+
+
+def _update_in_place(optimizer: Any) -> None:
+    """The fp32 masters of fp32 weights are the weights: megatron-core would copy each onto itself after every step."""
+    for part in optimizer.chained_optimizers:
+        part._copy_main_params_to_model_params = lambda: None
 
 
 def set_learning_rate(optimizer: Any, rate: float, weight_decay: float) -> None:
