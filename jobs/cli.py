@@ -17,6 +17,7 @@ VERBS = {
     "status": "what a run or sweep does, how far it is, what it cost",
     "why": "what failed last, where first, and what was done about it",
     "resume": "show what the next attempt would start from, and submit it",
+    "checkpoint": "list a run's checkpoints; verify their bytes against checksums",
     "evaluate": "held-out loss and benchmarks of the base and of the last checkpoint",
     "export": "checkpoint -> Hugging Face folder, refused unless its logits are the engine's",
     "report": "one self-contained report.html",

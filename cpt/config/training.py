@@ -54,10 +54,14 @@ class TrainConfig(Section):
     sequence_length: int = 256
     train_tokens: int = 0
     precision: Precision = Precision.bf16
+    hidden_dropout: float = 0.0
+    """Share of hidden activations set to zero after attention and MLP, while training."""
     anomaly: AnomalyConfig = field(default_factory=AnomalyConfig)
 
     def problems(self) -> Iterator[Problem]:
         yield from positive(self, "global_batch_size", "micro_batch_size", "sequence_length", "train_tokens")
+        if not 0 <= self.hidden_dropout < 1:
+            yield Problem(where="hidden_dropout", what=f"is {self.hidden_dropout}", why="is a share, less than 1", fix="train.hidden_dropout=0.0")
         if self.train_tokens > 0 and self.steps == 0:
             yield Problem(
                 where="train_tokens",

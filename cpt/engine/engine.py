@@ -43,9 +43,11 @@ class StepResult:
 class Engine:
     """A model and, when `optimizer` is given, what it takes to train it. Weights are random until loaded."""
 
-    def __init__(self, model: ModelConfig, parallel: ParallelConfig, precision: Precision, optimizer: OptimizerConfig | None = None) -> None:
+    def __init__(
+        self, model: ModelConfig, parallel: ParallelConfig, precision: Precision, optimizer: OptimizerConfig | None = None, hidden_dropout: float = 0.0
+    ) -> None:
         self.model_config, self.parallel, self.precision = model, parallel, precision
-        self.chunks = build_chunks(model, parallel, precision)
+        self.chunks = build_chunks(model, parallel, precision, hidden_dropout)
         config = self.chunks[0].config
         self.modules: list[Any] = [Float16Module(config, gpt) for gpt in self.chunks] if precision is Precision.bf16 else list(self.chunks)
         self.optimizer: Any = None

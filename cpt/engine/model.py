@@ -23,12 +23,12 @@ from cpt.engine.norm import RMSNorm
 from cpt.engine.rope import inverse_frequencies
 
 
-def build_chunks(model: ModelConfig, parallel: ParallelConfig, precision: Precision) -> list[GPTModel]:
+def build_chunks(model: ModelConfig, parallel: ParallelConfig, precision: Precision, hidden_dropout: float = 0.0) -> list[GPTModel]:
     """This rank's model chunks, on its device, with random weights: one, or `virtual_pipeline_size` of an interleaved pipeline.
 
     Vocabulary rows are padded to a multiple of TP; the pad is never a target and is cut off again by `cpt.convert`.
     """
-    config = transformer_config(model, parallel, precision)
+    config = transformer_config(model, parallel, precision, hidden_dropout)
     return [_chunk(number, config, model, parallel) for number in range(parallel.virtual_pipeline_size)]
 
 
@@ -49,8 +49,8 @@ def _chunk(number: int, config: TransformerConfig, model: ModelConfig, parallel:
     return gpt.cuda(torch.cuda.current_device()) if torch.cuda.is_available() else gpt
 
 
-def transformer_config(model: ModelConfig, parallel: ParallelConfig, precision: Precision) -> TransformerConfig:
-    """RMSNorm, SwiGLU, RoPE, no dropout; by family a bias on queries, keys and values, a norm on queries and keys, latent attention, experts."""
+def transformer_config(model: ModelConfig, parallel: ParallelConfig, precision: Precision, hidden_dropout: float = 0.0) -> TransformerConfig:
+    """RMSNorm, SwiGLU, RoPE; by family a bias on queries, keys and values, a norm on queries and keys, latent attention, experts."""
     bf16 = precision is Precision.bf16
     config_class = MLATransformerConfig if model.mla else TransformerConfig
     return config_class(
@@ -67,7 +67,7 @@ def transformer_config(model: ModelConfig, parallel: ParallelConfig, precision: 
         add_bias_linear=False,
         add_qkv_bias=model.qkv_bias,
         qk_layernorm=model.qk_norm,
-        hidden_dropout=0.0,
+        hidden_dropout=hidden_dropout,
         attention_dropout=0.0,
         bias_activation_fusion=False,
         bias_dropout_fusion=False,

@@ -37,7 +37,7 @@ def build_job(run: RunPaths, config: RunConfig, world: World, attempt: int, say:
     manifest = open_manifest(config)
     record = RunRecord.load(run.run)
     data = open_mixture(config, manifest, record.mixture)
-    engine = Engine(config.model, config.parallel, config.train.precision, config.optimizer)
+    engine = Engine(config.model, config.parallel, config.train.precision, config.optimizer, config.train.hidden_dropout)
     recorder = Recorder(run, attempt, world, data.names, say)
     keep = config.checkpoint
     store = CheckpointStore(run.checkpoints, Keep(last=keep.keep_last, every=keep.keep_every, best=keep.keep_best), data_fingerprint(record.mixture, config))

@@ -102,7 +102,7 @@ def test_unknown_key_says_what_was_meant() -> None:
     assert one_problem("train.global_batch=4") == Problem(
         where="train.global_batch",
         what="unknown key",
-        why="train has global_batch_size, micro_batch_size, sequence_length, train_tokens, precision, anomaly",
+        why="train has global_batch_size, micro_batch_size, sequence_length, train_tokens, precision, hidden_dropout, anomaly",
         fix="train.global_batch_size=<value>",
     )
     assert one_problem("train.lr_ratio=1").fix == "optimizer.lr_ratio=<value>"
