@@ -38,7 +38,9 @@ TP2_PP2_DP2 = [
 
 
 def tiny_config(root: Path, *overrides: str) -> RunConfig:
-    return compose_config([*SETTINGS, f"run_root={root}", *overrides])
+    """Of the tiny Llama, unless the overrides name another model."""
+    settings = SETTINGS[1:] if any(override.startswith("model=") for override in overrides) else SETTINGS
+    return compose_config([*settings, f"run_root={root}", *overrides])
 
 
 def make_root(root: Path) -> Path:

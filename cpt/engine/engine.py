@@ -22,6 +22,7 @@ from megatron.core.transformer.module import Float16Module
 from cpt.config.model import ModelConfig
 from cpt.config.training import OptimizerConfig, ParallelConfig, Precision
 from cpt.engine.model import build_chunks
+from cpt.engine.moe import expert_tokens
 from cpt.engine.optimizer import build_optimizer, gradient_norm, set_learning_rate, update
 from cpt.engine.parallel import counts_once, data_rank
 
@@ -38,6 +39,8 @@ class StepResult:
     loss: float
     grad_norm: float
     sequence_losses: FloatArray
+    expert_tokens: IntArray | None = None
+    """[layers with experts, experts]: how many tokens each routed expert got; None without experts."""
 
 
 class Engine:
@@ -81,7 +84,7 @@ class Engine:
         self.optimizer.zero_grad()
         found = self._run(mine, micro_batch_size, forward_only=False)
         losses = self.gather(found.mean(dim=1) if found is not None else None, (len(mine),), torch.float32)
-        return StepResult(float(losses.mean(dtype=np.float64)), gradient_norm(self.optimizer), losses)
+        return StepResult(float(losses.mean(dtype=np.float64)), gradient_norm(self.optimizer), losses, expert_tokens(self.chunks, self.model_config))
 
     def update(self, result: StepResult, rate: float) -> None:
         """Change the weights by the gradients that gave `result`, with learning rate `rate`. Who does not call it drops them."""

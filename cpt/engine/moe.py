@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from megatron.core.transformer.moe.router import TopKRouter
@@ -26,7 +27,7 @@ class Router(TopKRouter):
         return weights, chosen
 
 
-def expert_load(chunks: list[Any], model: ModelConfig) -> torch.Tensor | None:
+def expert_tokens(chunks: list[Any], model: ModelConfig) -> np.ndarray[Any, np.dtype[np.int64]] | None:
     """Tokens that each expert got since the last call, over all ranks: [layers with experts, experts]; None without experts. Collective."""
     if not model.moe:
         return None
@@ -35,7 +36,7 @@ def expert_load(chunks: list[Any], model: ModelConfig) -> torch.Tensor | None:
         counts[router.layer_number - 1] = router.assigned
         router.assigned.zero_()
     dist.all_reduce(counts)  # tensor-parallel ranks route different tokens: sequence parallelism is required with experts
-    return counts[model.moe.dense_layers :].cpu()
+    return counts[model.moe.dense_layers :].cpu().numpy()
 
 
 def moe_settings(model: ModelConfig) -> dict[str, Any]:

@@ -97,6 +97,7 @@ class Recorder:
         for index in np.unique(batch.sources):
             values[f"train/loss/{self.sources[index]}"] = float(result.sequence_losses[batch.sources == index].mean(dtype=np.float64))
         values |= {f"data/tokens/{name}": count for name, count in ledger.items()}
+        values |= routing(result.expert_tokens) if result.expert_tokens is not None else {}
         self.metrics(state, sum(ledger.values()), values)
         self._say(f"step {state.step}  loss {result.loss:.4f}  grad norm {result.grad_norm:.3f}  lr {rate:.2e}  {tokens / seconds:.0f} tokens/s")
 
@@ -173,3 +174,9 @@ class Recorder:
 def _plain(value: float) -> float | str:
     """JSON has no NaN."""
     return float(value) if np.isfinite(value) else str(float(value))
+
+
+def routing(tokens: npt.NDArray[np.int64]) -> dict[str, float]:
+    """Metrics of [layers, experts]: tokens of the fullest expert over the mean, 1 at best and experts / topk when routing has collapsed."""
+    imbalance = tokens.max(axis=1) / tokens.mean(axis=1)
+    return {"moe/imbalance": float(imbalance.max()), "moe/imbalance_mean": float(imbalance.mean()), "moe/idle_experts": int((tokens == 0).sum())}
