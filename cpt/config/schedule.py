@@ -33,6 +33,18 @@ def learning_rate(step: int, steps: int, peak: float, schedule: ScheduleConfig) 
     return plateau if step < end else _decayed(_progress(step, end, steps), plateau, floor, schedule.decay_shape)
 
 
+def describe(steps: int, peak: float, schedule: ScheduleConfig) -> str:
+    """The schedule in words, its shares as steps."""
+    parts = [f"warm-up of {max(1, round(schedule.warmup_share * steps))} steps to {peak:.3g}"]
+    if schedule.decay is Decay.inverse_sqrt:
+        parts.append(f"cooldown of {round(schedule.cooldown_share * steps)} steps to {peak * schedule.constant_lr_ratio:.3g}")
+    if schedule.decay in (Decay.wsd, Decay.inverse_sqrt) and (last := round(schedule.decay_share * steps)):
+        parts.append(f"{schedule.decay_shape} in the last {last} to {peak * schedule.min_lr_ratio:.3g}")
+    if schedule.decay in (Decay.cosine, Decay.linear):
+        parts.append(f"down to {peak * schedule.min_lr_ratio:.3g} at step {steps}")
+    return f"{schedule.decay}: {', '.join(parts)}"
+
+
 def rewarmed(step: int, changed_at: int, rate_before: float, target: float, rewarm_steps: int) -> float:
     """Rate of update `step` after the schedule was changed before update `changed_at`: linear from `rate_before` to `target`, the new schedule's rate of
     this step, reached in update `changed_at + rewarm_steps - 1`. Without `rewarm_steps` the new rate is taken at once.

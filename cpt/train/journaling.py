@@ -22,6 +22,7 @@ from cpt.engine import StepResult
 from cpt.engine.attention import NAME as ATTENTION
 from cpt.tracking.journal import ANOMALY, ROLLBACK, Journal
 from cpt.train.anomaly import Anomaly
+from cpt.train.speed import Speedometer
 from cpt.train.state import TrainState
 
 _WORST = 8
@@ -48,10 +49,9 @@ class GlobalBatch:
 class Recorder:
     """All that a run says about itself, in one place."""
 
-    def __init__(self, run: RunPaths, attempt: int, world: World, sources: Sequence[str], say: Say) -> None:
-        self.run, self.attempt, self.world, self.sources, self.say = run, attempt, world, sources, say
+    def __init__(self, run: RunPaths, attempt: int, world: World, sources: Sequence[str], speed: Speedometer, say: Say) -> None:
+        self.run, self.attempt, self.world, self.sources, self.speed, self.say = run, attempt, world, sources, speed, say
         self.journal = Journal(run, attempt) if world.rank == 0 else None
-        self.started = time.monotonic()
         self.why = ""
         """Of an anomaly that ends the run."""
 
@@ -67,6 +67,10 @@ class Recorder:
             attention=ATTENTION,
             device=device,
         )
+
+    def scheduled(self, schedule: str, now: float, following: float) -> None:
+        """The learning rate in force; of the next update, and of the one after it."""
+        self._event("schedule", schedule=schedule, learning_rate=[now, following])
 
     def parity(self, record: ParityRecord) -> None:
         """The step-0 gate was passed."""
@@ -84,22 +88,20 @@ class Recorder:
 
     def stepped(self, state: TrainState, batch: GlobalBatch, result: StepResult, rate: float, ledger: Mapping[str, int]) -> None:
         """After an update. `data/batch_crc32` lets anyone prove that a resumed run read what the straight one read."""
-        seconds = time.monotonic() - self.started
-        tokens = batch.sources.size * (batch.tokens.shape[1] - 1)
+        speed = self.speed.values(batch.sources.size * (batch.tokens.shape[1] - 1))
         values = {
             "train/loss": result.loss,
             "train/grad_norm": result.grad_norm,
             "train/lr": rate,
-            "train/step_seconds": seconds,
-            "train/tokens_per_second": tokens / seconds,
             "data/batch_crc32": batch_crc32(batch.checksums),
+            **speed,
         }
         for index in np.unique(batch.sources):
             values[f"train/loss/{self.sources[index]}"] = float(result.sequence_losses[batch.sources == index].mean(dtype=np.float64))
         values |= {f"data/tokens/{name}": count for name, count in ledger.items()}
         values |= routing(result.expert_tokens) if result.expert_tokens is not None else {}
         self.metrics(state, sum(ledger.values()), values)
-        self._say(f"step {state.step}  loss {result.loss:.4f}  grad norm {result.grad_norm:.3f}  lr {rate:.2e}  {tokens / seconds:.0f} tokens/s")
+        self._say(f"step {state.step}  loss {result.loss:.4f}  grad norm {result.grad_norm:.3f}  lr {rate:.2e}  {self.speed.shown(speed)}")
 
     def anomaly(self, found: Anomaly, state: TrainState, batch: GlobalBatch, result: StepResult, documents: Callable[[int], tuple[str, list[int]]]) -> None:
         """An update that stands out, with the sequences that did most for it; `documents`: sample -> its source, and what it reads of it."""
@@ -156,10 +158,6 @@ class Recorder:
         if self.journal:
             self.journal.close()
             StopRecord(reason=reason, step=state.step, attempt=self.attempt, why=self.why).save(self.run.stopped)
-
-    def clock(self) -> None:
-        """Start timing a step."""
-        self.started = time.monotonic()
 
     def _event(self, name: str, **fields: object) -> None:
         if self.journal:

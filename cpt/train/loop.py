@@ -29,10 +29,12 @@ def train(job: Job, watch: StopWatch, at: At) -> StopReason:
         if reason is StopReason.save:
             job.saver.save(state, at)
         at(Phase.step, state.step)
-        job.recorder.clock()
+        job.recorder.speed.begin()
         rate = learning_rate(state.step, train_config.steps, job.config.peak_lr, job.config.schedule)
         batch = read(job)
+        job.recorder.speed.lap("data")
         result = job.engine.compute_gradients(batch.tokens, train_config.micro_batch_size)
+        job.recorder.speed.lap("forward_backward")
         match settle(job, batch, result, at):
             case AnomalyAction.stop:
                 return StopReason.anomaly
@@ -40,6 +42,7 @@ def train(job: Job, watch: StopWatch, at: At) -> StopReason:
                 continue
             case AnomalyAction.note:
                 job.engine.update(result, rate)
+                job.recorder.speed.lap("optimizer")
                 state.advance(train_config.global_batch_size)
                 job.recorder.stepped(state, batch, result, rate, job.data.ledger(state.consumed_samples))
         if due(state.step, job.config.evaluate.interval) or state.step == train_config.steps:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cpt.config.compose import compose_config
-from cpt.config.schedule import learning_rate, rewarmed
+from cpt.config.schedule import describe, learning_rate, rewarmed
 from cpt.config.training import Decay, DecayShape, ScheduleConfig
 from cpt.core.errors import UserError
 
@@ -132,6 +132,13 @@ def test_what_no_schedule_can_be(overrides: list[str], where: str) -> None:
     with pytest.raises(UserError) as caught:
         compose_config(["experiment=demo", *overrides])
     assert [problem.where for problem in caught.value.problems] == [where]
+
+
+def test_schedule_in_words() -> None:
+    assert describe(1000, PEAK, schedule_of("cosine")) == "cosine: warm-up of 10 steps to 0.001, down to 0.0001 at step 1000"
+    assert describe(1000, PEAK, schedule_of("wsd")) == "wsd: warm-up of 10 steps to 0.001, one_minus_sqrt in the last 100 to 0"
+    words = "inverse_sqrt: warm-up of 10 steps to 0.001, cooldown of 200 steps to 0.0005, exponential in the last 100 to 0.0001"
+    assert describe(1000, PEAK, schedule_of("inverse_sqrt")) == words
 
 
 @pytest.mark.slow
