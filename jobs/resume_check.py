@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+import numpy as np
 
 from cpt.checkpoint import CheckpointStore
 from cpt.checkpoint.records import CompleteRecord
+from cpt.config.history import History, read_history
 from cpt.config.run import RunConfig
-from cpt.config.schedule import learning_rate
 from cpt.config.seal import read_config
-from cpt.core import units
+from cpt.core.amendments import Segment, segments
 from cpt.core.artifacts import sha256_file
 from cpt.core.errors import Problem, UserError
 from cpt.core.paths import RunPaths
-from cpt.core.records import DataManifest, MixturePlan, RunRecord
-from cpt.data import batch_crc32, data_fingerprint, open_manifest, open_mixture, row_checksums
-from cpt.data.identity import AcceptedData, accept
+from cpt.core.records import DataManifest, DataPosition, MixturePlan, RunRecord
+from cpt.data import MixtureDataset, batch_crc32, data_fingerprint, open_manifest, open_mixture, require_same_data, row_checksums
 from cpt.data.indexed import bin_path
+from cpt.data.position import spans
 from cpt.mix import plan_mixture
 from cpt.tracking.journal import MetricRow, read_metrics
 
@@ -32,27 +30,21 @@ _HASHED = 4 << 30
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resume:
-    """`mixture` and `crc32` are None when the corpus cannot be read at all; then `problems` say why."""
+    """Where a run stands, and with what it would go on; `problems` say why it would not."""
 
     run: RunPaths
     config: RunConfig
+    history: History
     checkpoint: CompleteRecord | None
     """None: the run starts from the base."""
-    trained: str
-    """Fingerprint of what it was trained on so far; without a checkpoint, of what was planned."""
-    planned: str
-    """Fingerprint of the plan in the run directory, which training reads."""
-    mixture: MixturePlan | None
-    """As planned from the config and the corpus of now."""
-    consumed: Mapping[str, int]
-    """Tokens by source up to the checkpoint, as journaled."""
-    crc32: int | None
-    """Of the next global batch."""
+    launched: MixturePlan
+    crc32: int | None = None
+    """Of the next global batch; None when it cannot be read, or all steps are done."""
     before: MetricRow | None
     """What an earlier attempt journaled of the next step, if one has done it."""
-    hashed: bool
+    hashed: bool = False
     """Whether the token files were read and are what the manifest says."""
-    problems: Sequence[Problem]
+    problems: Sequence[Problem] = ()
 
     @property
     def step(self) -> int:
@@ -65,127 +57,78 @@ class Resume:
         return self.checkpoint.consumed_samples if self.checkpoint else 0
 
     @property
+    def skipped(self) -> list[list[int]]:
+        """Windows of samples that are never trained on."""
+        return self.checkpoint.train["skipped"] if self.checkpoint else []
+
+    @property
+    def position(self) -> DataPosition:
+        """Where the checkpoint stands in the data."""
+        return self.checkpoint.data if self.checkpoint else DataPosition(fingerprint=self.now, next_sample=0, tokens={})
+
+    @property
+    def segments(self) -> list[Segment]:
+        """What the run reads, from its first sample on."""
+        return segments(self.launched, self.history.amendments)
+
+    @property
+    def mixture(self) -> MixturePlan:
+        """From here on, unless an amendment is still to come."""
+        return self.segments[-1].mixture
+
+    @property
     def now(self) -> str:
-        """Fingerprint of what would be trained on."""
-        return data_fingerprint(self.mixture, self.config) if self.mixture else ""
-
-    @property
-    def accepted(self) -> bool:
-        """Other data, but a human took it."""
-        return self.trained != self.now and AcceptedData.of(self.run).allows(self.trained, self.now)
-
-    @property
-    def changed(self) -> bool:
-        """Training would be refused, or would read something else than config and corpus say."""
-        return bool(self.now) and (self.planned != self.now or (self.trained != self.now and not self.accepted))
+        """Fingerprint of what the run says it has read until here."""
+        return data_fingerprint(self.segments, self.config, self.checkpoint.data.next_sample if self.checkpoint else 0)
 
 
 def examine(run: RunPaths) -> Resume:
     """Read the newest checkpoint, the corpus and the journal. Raises `CptError` when the checkpoint is damaged, `UserError` when this is no run."""
-    config, record = read_config(run.config), RunRecord.load(run.run)
     store = CheckpointStore(run.checkpoints)
     newest = store.latest()
     checkpoint = store.record(newest) if newest is not None else None
     if checkpoint:
         store.check(checkpoint.step)
-    planned = data_fingerprint(record.mixture, config)
-    step, rows = checkpoint.step if checkpoint else 0, read_metrics(run)
     found = Resume(
         run=run,
-        config=config,
+        config=read_config(run.config),
+        history=read_history(run),
         checkpoint=checkpoint,
-        trained=checkpoint.data if checkpoint else planned,
-        planned=planned,
-        mixture=None,
-        consumed=_consumed(rows, step),
-        crc32=None,
-        before=_at_step(rows, step + 1),
-        hashed=False,
-        problems=(),
+        launched=RunRecord.load(run.run).mixture,
+        before=_at_step(read_metrics(run), (newest or 0) + 1),
     )
+    return with_corpus(found)
+
+
+def with_corpus(found: Resume) -> Resume:
+    """With the next batch, read from the data that lies there now, and everything that speaks against it."""
     try:
-        return _with_corpus(found)
+        manifest = open_manifest(found.config)
+        changed, hashed = _changed_files(found.config, manifest)
+        found = dataclasses.replace(found, hashed=hashed, problems=[*_edited(found, manifest), *changed])
+        data = open_mixture(found.config, manifest, found.segments)
+        data.require_readable(found.position.next_sample)
+        if found.checkpoint:
+            require_same_data(found.run, found.step, found.position, data.position(found.samples, found.skipped))
+        found = dataclasses.replace(found, crc32=_next_batch(found, data))
+        return dataclasses.replace(found, problems=[*found.problems, *_other_batch(found)])
     except UserError as error:
-        return dataclasses.replace(found, problems=error.problems)
+        return dataclasses.replace(found, problems=[*found.problems, *error.problems])
 
 
-def _with_corpus(found: Resume) -> Resume:
-    """Plan and next batch from the data that lies there now. Raises `UserError` when it cannot be read."""
-    config, size = found.config, found.config.train.global_batch_size
-    manifest = open_manifest(config)
-    mixture = plan_mixture(config.mixture, manifest, config.train.train_tokens, config.train.sequence_length)
-    data = open_mixture(config, manifest, mixture)
-    crc32 = batch_crc32(row_checksums(data.batch(found.samples, found.samples + size).tokens)) if found.step < config.train.steps else None
-    found = dataclasses.replace(found, mixture=mixture, crc32=crc32)
-    changed, hashed = _changed_files(config, manifest)
-    return dataclasses.replace(found, hashed=hashed, problems=[*_other_data(found), *_other_batch(found), *changed])
+def _next_batch(found: Resume, data: MixtureDataset) -> int | None:
+    if found.step >= found.config.train.steps:
+        return None
+    numbers = spans(found.samples, found.config.train.global_batch_size, found.skipped)
+    return batch_crc32(np.concatenate([row_checksums(data.batch(span.start, span.stop).tokens) for span in numbers]))
 
 
-def accept_change(found: Resume) -> None:
-    """Let the run go on with the data of now: its plan is made anew, and the change is written down."""
-    if found.mixture is None or not found.changed:
-        return
-    if found.trained != found.now and not found.accepted:
-        accept(found.run, found.step, found.trained, found.now)
-    dataclasses.replace(RunRecord.load(found.run.run), mixture=found.mixture).save(found.run.run)
-
-
-def page(found: Resume) -> RenderableType:
-    """For a terminal."""
-    rows = Table.grid(padding=(0, 2))
-    for name, value in _rows(found):
-        rows.add_row(Text(name, style="dim"), value)
-    blocks: list[RenderableType] = [Text(found.run.root.name, style="bold"), rows]
-    if found.mixture:
-        blocks += [Text(), _ledger(found)]
-    return Group(*blocks)
-
-
-def _rows(found: Resume) -> Iterator[tuple[str, str]]:
-    config, checkpoint = found.config, found.checkpoint
-    if checkpoint:
-        where = f"step_{checkpoint.step:08d}, complete: {len(checkpoint.files)} files, {units.size(checkpoint.bytes)}, written by {checkpoint.layout}"
-        yield "checkpoint", where
-    else:
-        yield "checkpoint", "none: starts from the base"
-    if found.step >= config.train.steps:
-        yield "next", f"nothing: all {config.train.steps:,} steps are done"
-    else:
-        rate = learning_rate(found.step, config.train.steps, config.peak_lr, config.schedule)
-        yield "next", f"step {found.step + 1:,} of {config.train.steps:,}, learning rate {rate:.4g}"
-    yield "trained on", f"{found.samples:,} sequences, {units.count(found.samples * config.train.sequence_length)} tokens"
-    if found.mixture:
-        yield "mixture", f"{found.now[:10]}: {_verdict(found)}"
-        yield "corpus", "every token file has the hash of the manifest" if found.hashed else "sizes checked; too large to hash here"
-    if found.crc32 is not None:
-        yield "next batch", f"CRC-32 {found.crc32}, {_seen(found)}"
-
-
-def _verdict(found: Resume) -> str:
-    if found.trained == found.now:
-        return "the same as trained so far" if found.checkpoint else "as planned"
-    return f"other than trained so far ({found.trained[:10]})" + (", accepted" if found.accepted else "")
-
-
-def _seen(found: Resume) -> str:
+def seen(found: Resume) -> str:
+    """Whether the next batch was read before, and by whom."""
     if found.before is None:
         return "not read before"
     crc32 = int(found.before.values["data/batch_crc32"])
     return f"as attempt {found.before.attempt} read it" if crc32 == found.crc32 else f"attempt {found.before.attempt} read {crc32}"
-
-
-def _ledger(found: Resume) -> Table:
-    """Tokens by source so far, and the shares that are planned."""
-    table = Table("source", "tokens so far", "share", "planned", "epochs so far", box=None, header_style="dim")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    assert found.mixture
-    total = sum(found.consumed.values())
-    for share in found.mixture.shares:
-        tokens = found.consumed.get(share.name, 0)
-        epochs = f"{tokens / max(1, share.available_tokens):.2f}"
-        table.add_row(share.name, f"{tokens:,}", f"{tokens / total:.2%}" if total else "", f"{share.weight:.2%}", epochs)
-    return table
 
 
 def _at_step(rows: Sequence[MetricRow], step: int) -> MetricRow | None:
@@ -193,31 +136,28 @@ def _at_step(rows: Sequence[MetricRow], step: int) -> MetricRow | None:
     return next((row for row in reversed(rows) if row.step == step and "data/batch_crc32" in row.values), None)
 
 
-def _consumed(rows: Sequence[MetricRow], step: int) -> dict[str, int]:
-    """Tokens by source that the journal counted up to the checkpoint."""
-    row, prefix = _at_step(rows, step), "data/tokens/"
-    return {name.removeprefix(prefix): int(tokens) for name, tokens in row.values.items() if name.startswith(prefix)} if row else {}
-
-
-def _other_data(found: Resume) -> Iterator[Problem]:
-    if not found.changed:
-        return
-    other = found.trained != found.now and found.checkpoint is not None
-    yield Problem(
-        where=f"checkpoint of step {found.step}" if other else str(found.run.run),
-        what=f"{'was trained on' if other else 'plans'} mixture and data {(found.trained if other else found.planned)[:10]}; now they are {found.now[:10]}",
-        why="the samples that follow would not be those that were not read yet",
-        fix=f"put {found.run.config} and the corpus back; or cpt resume {found.run.root} --accept-changed-data",
-    )
+def _edited(found: Resume, manifest: DataManifest) -> Iterator[Problem]:
+    """A config that was edited by hand says another mixture than the one planned: training would read the plan."""
+    last = found.history.amendments[-1] if found.history.amendments else None
+    train = found.config.train
+    again = plan_mixture(found.config.mixture, manifest, train.train_tokens, train.sequence_length, last.tokens if last else None)
+    if again.weights != found.mixture.weights:
+        yield Problem(
+            where=str(found.run.config),
+            what="says another mixture than was planned from it",
+            why="the plan is what training reads",
+            fix=f"put {found.run.config.name} back; then cpt resume {found.run.root} mixture.<key>=<value>",
+        )
 
 
 def _other_batch(found: Resume) -> Iterator[Problem]:
     """The mixture is the same, but its bytes are not."""
-    if found.trained != found.now or found.before is None or int(found.before.values["data/batch_crc32"]) == found.crc32:
+    amended = any(amendment.sample >= found.position.next_sample for amendment in found.history.amendments)
+    if amended or found.crc32 is None or found.before is None or int(found.before.values["data/batch_crc32"]) == found.crc32:
         return
     yield Problem(
         where=f"step {found.step + 1}",
-        what=f"would read a batch with CRC-32 {found.crc32}; {_seen(found)}",
+        what=f"would read a batch with CRC-32 {found.crc32}; {seen(found)}",
         why="the token files have changed though their manifest has not",
         fix="restore the corpus from where it was prepared",
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from cpt.config.amend import changes
 from cpt.config.run import RunConfig
 from cpt.config.running import Scheduler
 from cpt.core.artifacts import Artifact
@@ -67,16 +67,7 @@ def queued(config: RunConfig, run: RunPaths) -> str:
 
 def differences(sealed: RunConfig, asked: RunConfig) -> list[str]:
     """Settings that do not change results, and so found this directory, but are others than it was sealed with."""
-    before, now = _flat(asdict(sealed)), _flat(asdict(asked))
-    return [f"{key} stays {before[key]!r}, as sealed; asked was {now[key]!r}" for key in before if key in now and before[key] != now[key]]
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted path -> value."""
-    found: dict[str, Any] = {}
-    for name, value in tree.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
-    return found
+    return [f"{change.key} stays {change.old!r}, as sealed; asked was {change.new!r}" for change in changes(sealed, asked)]
 
 
 def follow(config: RunConfig, run: RunPaths) -> list[str]:

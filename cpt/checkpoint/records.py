@@ -9,6 +9,7 @@ from typing import Any
 
 from cpt.core.artifacts import Artifact
 from cpt.core.errors import CptError
+from cpt.core.records import DataPosition
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,13 +29,16 @@ class CompleteRecord(Artifact):
     layout: str
     consumed_samples: int
     """Sequences trained on; the next sample has this number."""
-    data: str
-    """`cpt.data.data_fingerprint` of what it was trained on."""
     files: dict[str, FileRecord]
     optimizer_step: int
     """Updates that Adam has made; fewer than `step` when some were skipped."""
     train: dict[str, Any]
     """Training's own numbers, the same on all ranks."""
+
+    @property
+    def data(self) -> DataPosition:
+        """What it was trained on, and where it goes on."""
+        return DataPosition(**self.train["data"])
 
     @property
     def bytes(self) -> int:

@@ -30,13 +30,10 @@ def receipt_file(rank: int) -> str:
 
 
 class CheckpointStore:
-    """One run's checkpoints. Only rank 0 calls what changes the folder, except `begin`.
+    """One run's checkpoints. Only rank 0 calls what changes the folder, except `begin`."""
 
-    `data` is the fingerprint of what the run trains on now; only who saves needs it.
-    """
-
-    def __init__(self, folder: Path, keep: Keep | None = None, data: str = "") -> None:
-        self.folder, self.keep, self.data = folder, keep or Keep(), data
+    def __init__(self, folder: Path, keep: Keep | None = None) -> None:
+        self.folder, self.keep = folder, keep or Keep()
 
     def path(self, step: int) -> Path:
         """Where checkpoint `step` is, once it is complete."""
@@ -91,7 +88,6 @@ class CheckpointStore:
             step=step,
             layout=layout,
             consumed_samples=train["consumed_samples"],
-            data=self.data,
             files=files,
             optimizer_step=common_step(receipts.values()),
             train=train,

@@ -128,9 +128,16 @@ class CorpusConfig(Section):
                 yield Problem(where=f"sources.{name}", what="is no source name", why="is a folder beside `benchmarks`", fix="letters, digits and _")
 
 
+class OnCap(StrEnum):
+    """What happens to a source that would be read more often than its cap allows."""
+
+    refuse = "refuse"
+    redistribute = "redistribute"  # it gets what its cap allows, and the rest of its part goes to the others of that part
+
+
 @dataclass(kw_only=True, slots=True)
 class MixtureConfig(Section):
-    """Shares of tokens, not of documents.
+    """Shares of the tokens trained on: not of documents, not of the loss, and not probabilities; samples follow them exactly at every step.
 
     `domain_share` of all tokens goes to the domain sources, the rest to general replay; `non_english_share` is a share
     of the general side. Inside each of the three parts sources share in proportion to their size, unless `weights` names them.
@@ -139,11 +146,17 @@ class MixtureConfig(Section):
     domain_share: float = 0.5
     non_english_share: float = 0.1
     weights: dict[str, float] = field(default_factory=dict)
-    """Relative weights inside a part; a source not named weighs as many as its tokens."""
+    """Relative weights inside a part, in tokens: of `{a: 2, b: 1}`, twice as many tokens of the part come from a. A source not named weighs as many
+    as it has, so an epoch of each would end together; 0 leaves it out."""
     max_epochs: float = 4.0
-    """A source is refused when it would repeat more often than this (Muennighoff 2023: value decays after about 4)."""
-    seed: int = 0
+    """No source repeats more often than this over the whole run (Muennighoff 2023: value decays after about 4)."""
+    epoch_caps: dict[str, float] = field(default_factory=dict)
+    """Instead of `max_epochs` for the sources named: `{novels: 1.0}`."""
+    on_cap: OnCap = OnCap.refuse
 
     def problems(self) -> Iterator[Problem]:
         yield from fraction(self, "domain_share", "non_english_share")
         yield from positive(self, "max_epochs")
+        for name, cap in self.epoch_caps.items():
+            if not cap > 0:
+                yield Problem(where=f"epoch_caps.{name}", what=f"is {cap}", why="counts epochs; weight 0 leaves a source out", fix=f"weights.{name}=0")

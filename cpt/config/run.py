@@ -28,6 +28,7 @@ class RunConfig(Section):
     name: str = "run"
     """The human word in front of the fingerprint."""
     seed: int = 1234
+    """Of the order in which data is read, and of dropout."""
     run_root: str = "runs"
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     mixture: MixtureConfig = field(default_factory=MixtureConfig)

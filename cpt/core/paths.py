@@ -174,9 +174,13 @@ class RunPaths:
         return self.root / "stopped.json"
 
     @property
-    def accepted_data(self) -> Path:
-        """Changes of mixture or corpus that a human has accepted for this run."""
-        return self.root / "accepted_data.json"
+    def amendments(self) -> Path:
+        """What was changed since the launch, and from which step and sample on."""
+        return self.root / "amendments.json"
+
+    def sealed_config(self, number: int) -> Path:
+        """The config as launched (0) and as sealed by each amendment (1, 2, ...); written with the first amendment."""
+        return self.root / "history" / f"config.{number:03d}.yaml"
 
     @property
     def parity(self) -> Path:

@@ -83,8 +83,19 @@ class SourceShare(Artifact):
     language: str
     weight: float
     planned_tokens: int
+    """Over the whole run, those read before the plan was made included."""
     available_tokens: int
-    epochs: float
+    epoch_tokens: int
+    """That one epoch trains on: whole windows only."""
+    epoch_cap: float
+    """Epochs that are allowed over the whole run."""
+    sha256: str
+    """Of the `.bin` file that is read."""
+
+    @property
+    def epochs(self) -> float:
+        """How often it is read."""
+        return self.planned_tokens / self.epoch_tokens if self.epoch_tokens else 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +110,23 @@ class MixturePlan(Artifact):
     def weights(self) -> dict[str, float]:
         """Source name -> share of all tokens."""
         return {share.name: share.weight for share in self.shares}
+
+    @property
+    def reading(self) -> list[tuple[str, float, str]]:
+        """What decides which sample comes next: (source, weight, hash of its tokens) of each source that is read, in order."""
+        return [(share.name, share.weight, share.sha256) for share in self.shares if share.weight > 0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataPosition(Artifact):
+    """Where training stands in its data, saved with every checkpoint."""
+
+    fingerprint: str
+    """`cpt.data.data_fingerprint` of what was read so far."""
+    next_sample: int
+    """Number of the sample that is read next: those trained on, and those skipped."""
+    tokens: dict[str, int]
+    """Source -> tokens trained on: sequences x `train.sequence_length`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,7 @@
-"""`Blend`: which source each sample comes from, exactly in proportion at every moment, without state.
+"""Which source each sample of a run comes from, exactly in proportion at every moment, without state.
+
+A `Blend` has one set of weights; a `BlendHistory` is a run whose weights were changed on the way: from sample N on other weights, each source going
+on where it stood at N, so that nothing is read twice in an epoch.
 
 Sample k of source s stands at virtual time (k + 1/2) / w_s; samples are taken in order of time, ties in order of sources (Webster's
 apportionment: after any n samples each source is within a sample or so of its share). Weights become integers with sum 2^30, so that times are
@@ -7,6 +10,8 @@ does not depend on who asks. Any cut of [0, n) into ranges therefore gives the s
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -49,9 +54,11 @@ class Blend:
 
     def _first_at_or_after(self, source: int, position: int) -> int:
         """Smallest k whose position is >= `position`: as many samples of the source stand before it."""
-        if not self.integer_weights[source]:
+        weight, slack = self.integer_weights[source], len(self.names) + 1
+        if not weight:
             return 0
-        low, high = 0, position
+        expected = position * weight // sum(self.integer_weights)  # within the number of sources of the truth
+        low, high = max(0, expected - slack), min(position, expected + slack)
         while low < high:
             middle = (low + high) // 2
             if int(self._positions(source, np.array([middle]))[0]) < position:
@@ -72,6 +79,47 @@ class Blend:
             odd_below = time // own if other < source else (time - 1) // own
             positions += (odd_below + 1) // 2 if weight else 0
         return positions
+
+
+class BlendHistory:
+    """Segments of (first sample, weights), ascending, the first from 0 on. `names` are all sources that ever had a weight, in order of appearance."""
+
+    def __init__(self, segments: Sequence[tuple[int, dict[str, float]]]) -> None:
+        self.names = list(dict.fromkeys(name for _, weights in segments for name in weights))
+        self._starts = [start for start, _ in segments]
+        self._blends = [Blend(weights) for _, weights in segments]
+        self._bases = [self.counts(start) for start in self._starts]
+        """Samples of each source before each segment."""
+
+    def assign(self, start: int, stop: int) -> tuple[Indices, Indices]:
+        """For the samples `start : stop` of the run: (index of the source in `names`, index of the sample within it)."""
+        parts = [self._assign_within(segment, low, high) for segment, low, high in self._cut(start, stop)]
+        sources, within = zip(*parts, strict=True) if parts else ((), ())
+        empty = np.empty(0, dtype=np.int64)
+        return np.concatenate([empty, *sources]), np.concatenate([empty, *within])
+
+    def counts(self, n: int) -> dict[str, int]:
+        """Samples of each source among the first `n`."""
+        found = dict.fromkeys(self.names, 0)
+        for segment, low, high in self._cut(0, n):
+            for name, count in self._blends[segment].counts(high - low).items():
+                found[name] += count
+        return found
+
+    def _cut(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """(segment, first sample, last + 1) of each segment's part of `start : stop`."""
+        ends = [*self._starts[1:], max(stop, self._starts[-1])]
+        for segment, (begin, end) in enumerate(zip(self._starts, ends, strict=True)):
+            low, high = max(start, begin), min(stop, end)
+            if low < high:
+                yield segment, low, high
+
+    def _assign_within(self, segment: int, low: int, high: int) -> tuple[Indices, Indices]:
+        blend, base, begin = self._blends[segment], self._bases[segment], self._starts[segment]
+        sources, within = blend.assign(low - begin, high - begin)
+        before = np.array([base[name] for name in blend.names], dtype=np.int64)
+        places = np.array([self.names.index(name) for name in blend.names], dtype=np.int64)
+        return places[sources], within + before[sources]
 
 
 def _to_integers(weights: list[float]) -> list[int]:

@@ -1,82 +1,55 @@
-"""What a run trains on, in one hash; and the human's word when a run is to go on with other data.
+"""What a run has trained on, in one hash.
 
-A checkpoint carries the hash of what it was trained on. Whoever resumes it with other weights, another order or another corpus is
-refused, unless `accepted_data.json` in the run directory names exactly that change.
+A checkpoint carries the hash of what was read until there. Who resumes it with another past is refused: other weights, another order, another corpus.
+What comes after it may be amended (`cpt.core.amendments`).
 """
 
 from __future__ import annotations
 
-import time
 import zlib
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from cpt.config.run import RunConfig
-from cpt.core.artifacts import Artifact, sha256_json
+from cpt.core.amendments import Segment
+from cpt.core.artifacts import sha256_json
 from cpt.core.errors import Problem, UserError
 from cpt.core.paths import RunPaths
-from cpt.core.records import MixturePlan
+from cpt.core.records import DataPosition
 from cpt.data.indexed import Tokens
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DataChange(Artifact):
-    """From one `data_fingerprint` to another, at the checkpoint of `step`; `time` in seconds since the epoch."""
+def data_fingerprint(segments: Sequence[Segment], config: RunConfig, samples: int) -> str:
+    """Hash of everything that decided which tokens the first `samples` samples of the run had: sources in order, weights, token files, seed, window.
 
-    old: str
-    new: str
-    step: int
-    time: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AcceptedData(Artifact):
-    """Changes of the data that a human has accepted (`accepted_data.json`), written by `cpt resume --accept-changed-data`."""
-
-    changes: list[DataChange] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, run: RunPaths) -> AcceptedData:
-        """Those of a run; none when nobody accepted any."""
-        return cls.load(run.accepted_data) if run.accepted_data.is_file() else cls()
-
-    def allows(self, old: str, new: str) -> bool:
-        """Only the very change that was accepted."""
-        return any((change.old, change.new) == (old, new) for change in self.changes)
-
-
-def data_fingerprint(mixture: MixturePlan, config: RunConfig) -> str:
-    """Hash of everything that decides which tokens sample i of the run has: sources in order, weights, seed, window, corpus."""
+    Segments that start later are not in it: a checkpoint goes on under whatever was amended after it.
+    """
+    read = [segment for segment in segments if segment.start < samples or segment.start == 0]
     return sha256_json(
         {
-            "weights": [[name, weight] for name, weight in mixture.weights.items() if weight > 0],
-            "seed": config.mixture.seed,
+            "segments": [[segment.start, *segment.mixture.reading] for segment in read],
+            "seed": config.seed,
             "sequence_length": config.train.sequence_length,
-            "data": mixture.data_hash,
         }
     )
 
 
-def require_same_data(run: RunPaths, step: int, trained: str, now: str) -> None:
-    """Raises `UserError` when the checkpoint of `step` was trained on other data than would be read now and nobody accepted it."""
-    if trained == now or AcceptedData.of(run).allows(trained, now):
-        return
-    raise UserError(
-        Problem(
-            where=f"{run.root.name}, checkpoint of step {step}",
-            what=f"was trained on mixture and data {trained[:10]}; now they are {now[:10]}",
-            why="the samples that follow would not be those that were not read yet",
-            fix=f"put config and corpus back; or cpt resume {run.root} --accept-changed-data",
+def require_same_data(run: RunPaths, step: int, trained: DataPosition, now: DataPosition) -> None:
+    """`trained`: the position in the checkpoint of `step`; `now`: what this run says it has read until there.
+
+    Raises `UserError` when they differ in fingerprint, next sample or the tokens of any source.
+    """
+    if trained != now:
+        raise UserError(
+            Problem(
+                where=f"{run.root.name}, checkpoint of step {step}",
+                what=f"was trained on mixture and data {trained.fingerprint[:10]}; by {run.run.name} and {run.amendments.name} it is {now.fingerprint[:10]}",
+                why="the samples that follow would not be those that were not read yet",
+                fix="put both files back: what a run reads is changed with cpt resume RUN mixture.<key>=<value>",
+            )
         )
-    )
-
-
-def accept(run: RunPaths, step: int, old: str, new: str) -> None:
-    """Allow the checkpoint of `step` to go on with other data."""
-    change = DataChange(old=old, new=new, step=step, time=time.time())
-    AcceptedData(changes=[*AcceptedData.of(run).changes, change]).save(run.accepted_data)
 
 
 def row_checksums(tokens: Tokens) -> npt.NDArray[np.int64]:

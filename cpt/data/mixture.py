@@ -8,11 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from cpt.config.run import RunConfig
+from cpt.core.amendments import Segment
 from cpt.core.errors import Problem, UserError
 from cpt.core.paths import DataPaths
-from cpt.core.records import DataManifest, MixturePlan
-from cpt.data.blend import Blend, Indices
+from cpt.core.records import DataManifest, DataPosition, MixturePlan
+from cpt.data.blend import MAX_SAMPLES, BlendHistory, Indices
+from cpt.data.identity import data_fingerprint
 from cpt.data.indexed import IndexedTokens, Tokens
+from cpt.data.ledger import Ledger
+from cpt.data.position import Windows, next_sample, passed
 from cpt.data.stream import SourceStream, heldout_windows
 
 
@@ -29,28 +33,52 @@ class Batch:
 class MixtureDataset:
     """Sample `i` of a run is the same row whoever asks and whenever: all state is the number `i`."""
 
-    def __init__(self, streams: Sequence[SourceStream], blend: Blend) -> None:
-        self.names = blend.names
+    def __init__(self, streams: Sequence[SourceStream], segments: Sequence[Segment], config: RunConfig, readable: int = 0) -> None:
+        """`streams` of all sources that are read from sample `readable` on: what came before it was read from tokens that are gone."""
+        self._blend = BlendHistory([(segment.start, _weights(segment)) for segment in segments])
+        self.names = self._blend.names
         self._streams = {stream.name: stream for stream in streams}
-        self._blend = blend
+        self._segments, self._config, self.readable = segments, config, readable
+        self._shares = {share.name: share for segment in segments for share in segment.mixture.shares}
 
     def batch(self, start: int, stop: int) -> Batch:
-        """The samples `start : stop` of the run."""
+        """The samples `start : stop` of the run. Raises `UserError` when the tokens they had are gone."""
+        self.require_readable(start)
         sources, within = self._blend.assign(start, stop)
         rows = [self._stream(source).sample(int(index)) for source, index in zip(sources, within, strict=True)]
         return Batch(np.stack(rows), sources)
+
+    def require_readable(self, sample: int) -> None:
+        """Raises `UserError` when `sample` was planned for tokens that the corpus does not hold any more."""
+        if sample < self.readable:
+            raise UserError(
+                Problem(
+                    where=str(self._config.runs.data(self._config.corpus.name).manifest),
+                    what=f"has no tokens, or others, for sample {sample}",
+                    why="this run was planned for others: the corpus was prepared again since",
+                    fix="restore the corpus; cpt launch again, as a new run; or go on with other data: cpt resume RUN --accept-changed-data",
+                )
+            )
 
     def sources(self, start: int, stop: int) -> Indices:
         """Which source each of the samples `start : stop` comes from, without reading them."""
         return self._blend.assign(start, stop)[0]
 
-    def ledger(self, n: int) -> dict[str, int]:
-        """Tokens of each source that the first `n` samples train on."""
-        return {name: samples * self._streams[name].sequence_length for name, samples in self._blend.counts(n).items()}
+    def ledger(self, consumed: int, skipped: Windows = ()) -> Ledger:
+        """What the first `consumed` sequences that are not `skipped` train on."""
+        number = next_sample(consumed, skipped)
+        counts = self._blend.counts(number)
+        for window in passed(number, skipped):
+            before, after = self._blend.counts(window.start), self._blend.counts(window.stop)
+            counts = {name: count - after[name] + before[name] for name, count in counts.items()}
+        length = self._config.train.sequence_length
+        return Ledger({name: count * length for name, count in counts.items()}, self._shares)
 
-    def epochs(self, n: int) -> dict[str, float]:
-        """How often each source has been read by the first `n` samples."""
-        return {name: self._streams[name].epochs(samples) for name, samples in self._blend.counts(n).items()}
+    def position(self, consumed: int, skipped: Windows = ()) -> DataPosition:
+        """Where a run stands that has trained on `consumed` sequences."""
+        number = next_sample(consumed, skipped)
+        tokens = {name: count for name, count in self.ledger(consumed, skipped).tokens.items() if count}
+        return DataPosition(fingerprint=data_fingerprint(self._segments, self._config, number), next_sample=number, tokens=tokens)
 
     def documents(self, index: int) -> tuple[str, list[int]]:
         """Provenance of sample `index`: its source, and the documents of that source's train split it reads."""
@@ -62,29 +90,34 @@ class MixtureDataset:
         return self._streams[self.names[source]]
 
 
-def open_mixture(config: RunConfig, manifest: DataManifest, plan: MixturePlan) -> MixtureDataset:
+def open_mixture(config: RunConfig, manifest: DataManifest, segments: Sequence[Segment]) -> MixtureDataset:
     """The training data of a run, with the shares that were planned.
 
-    Raises `UserError` when the plan was made for other data, or a file is missing, cut, or too small.
+    Raises `UserError` when the last segment was planned for other tokens, or a file is missing, cut, or too small. What earlier segments read may
+    be gone: `require_readable` says whether a sample is still there.
     """
+    stale = [index for index, segment in enumerate(segments) if changed_sources(segment.mixture, manifest)]
+    readable = [*(segment.start for segment in segments[1:]), MAX_SAMPLES][stale[-1]] if stale else 0
+    names = dict.fromkeys(name for segment in segments if segment.start >= readable for name in _weights(segment))
     paths = config.runs.data(config.corpus.name)
-    if plan.data_hash != manifest.content_hash:
-        raise UserError(
-            Problem(
-                where=str(paths.manifest),
-                what=f"holds data {manifest.content_hash[:10]}",
-                why=f"this run was planned for data {plan.data_hash[:10]}: the corpus was prepared again since",
-                fix="cpt launch again, as a new run; or go on with other data: cpt resume RUN --accept-changed-data",
-            )
-        )
-    weights = {name: weight for name, weight in plan.weights.items() if weight > 0}
-    streams = [_stream(config, paths, manifest, name) for name in weights]
-    return MixtureDataset(streams, Blend(weights))
+    data = MixtureDataset([_stream(config, paths, manifest, name) for name in names], segments, config, readable)
+    data.require_readable(segments[-1].start)
+    return data
+
+
+def changed_sources(mixture: MixturePlan, manifest: DataManifest) -> list[str]:
+    """Sources that a mixture reads and whose tokens are gone from a corpus, or are others there."""
+    there = {source.name: source.train.sha256 for source in manifest.sources}
+    return [name for name, _, sha256 in mixture.reading if there.get(name) != sha256]
+
+
+def _weights(segment: Segment) -> dict[str, float]:
+    return {name: weight for name, weight, _ in segment.mixture.reading}
 
 
 def _stream(config: RunConfig, paths: DataPaths, manifest: DataManifest, name: str) -> SourceStream:
     tokens = IndexedTokens(paths.root / manifest.source(name).train.prefix)
-    return SourceStream(tokens, config.train.sequence_length, config.mixture.seed, name)
+    return SourceStream(tokens, config.train.sequence_length, config.seed, name)
 
 
 def open_heldout(config: RunConfig, manifest: DataManifest) -> dict[str, Tokens]:

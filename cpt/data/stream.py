@@ -41,10 +41,6 @@ class SourceStream:
         """Which documents of the split sample `index` reads, in order."""
         return [document for document, _, _ in self._pieces(index)]
 
-    def epochs(self, samples: int) -> float:
-        """How often the source is read by its first `samples` samples."""
-        return samples / self.samples_per_epoch
-
     def _pieces(self, index: int) -> list[tuple[int, int, int]]:
         """(document, first token, last token + 1) of each document in the window."""
         epoch, place = divmod(index, self.samples_per_epoch)

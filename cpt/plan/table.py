@@ -61,5 +61,5 @@ def _mixture(record: PlanRecord) -> list[tuple[str, str]]:
 def _share(share: SourceShare) -> str:
     return (
         f"{share.group}, {share.language}: {share.weight:.1%} = {units.count(share.planned_tokens)} of {units.count(share.available_tokens)} tokens"
-        f" ({share.epochs:.2g} epochs)"
+        f" ({share.epochs:.3g} of at most {share.epoch_cap:g} epochs)"
     )

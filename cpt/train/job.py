@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cpt.checkpoint import CheckpointStore, Keep
+from cpt.config.history import History, read_history
 from cpt.config.run import RunConfig
-from cpt.config.schedule import describe, learning_rate
+from cpt.config.schedule import describe
+from cpt.core.amendments import segments
 from cpt.core.paths import RunPaths
 from cpt.core.records import RunRecord
 from cpt.core.world import World
-from cpt.data import MixtureDataset, data_fingerprint, open_manifest, open_mixture
+from cpt.data import MixtureDataset, open_manifest, open_mixture
 from cpt.engine import Engine
 from cpt.plan.flops import flops_per_token
 from cpt.train.heldout import Heldout
@@ -26,6 +28,7 @@ class Job:
     """One rank's attempt. All parts are the same on every rank except what the engine holds."""
 
     config: RunConfig
+    history: History
     run: RunPaths
     engine: Engine
     data: MixtureDataset
@@ -37,16 +40,16 @@ class Job:
 
 def build_job(run: RunPaths, config: RunConfig, world: World, attempt: int, say: Say) -> Job:
     """Open data, build the engine, then the newest complete checkpoint, or the base through its gate."""
-    manifest = open_manifest(config)
-    record = RunRecord.load(run.run)
-    data = open_mixture(config, manifest, record.mixture)
+    manifest, history = open_manifest(config), read_history(run)
+    data = open_mixture(config, manifest, segments(RunRecord.load(run.run).mixture, history.amendments))
     engine = Engine(config.model, config.parallel, config.train.precision, config.optimizer, config.train.hidden_dropout)
     speed = Speedometer(flops_per_token(config.model, config.train.sequence_length), config.cluster.peak_flops, world.world_size)
     recorder = Recorder(run, attempt, world, data.names, speed, say)
     keep = config.checkpoint
-    store = CheckpointStore(run.checkpoints, Keep(last=keep.keep_last, every=keep.keep_every, best=keep.keep_best), data_fingerprint(record.mixture, config))
-    state = restore(engine, store, config, recorder)
-    steps, peak, schedule = config.train.steps, config.peak_lr, config.schedule
-    recorder.scheduled(describe(steps, peak, schedule), *(learning_rate(state.step + ahead, steps, peak, schedule) for ahead in (0, 1)))
+    store = CheckpointStore(run.checkpoints, Keep(last=keep.keep_last, every=keep.keep_every, best=keep.keep_best))
+    state = restore(engine, store, data, config, recorder)
+    sealed = history.in_force(state.step)[0]
+    described = describe(sealed.train.steps, sealed.peak_lr, sealed.schedule)
+    recorder.scheduled(described, history.rate(state.step), history.rate(state.step + 1))
     saver = Saver(engine, store, recorder, config.checkpoint.asynchronous)
-    return Job(config, run, engine, data, Heldout(config, manifest), saver, recorder, state)
+    return Job(config, history, run, engine, data, Heldout(config, manifest), saver, recorder, state)

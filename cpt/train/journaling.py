@@ -12,12 +12,13 @@ import torch
 
 from cpt.checkpoint.records import CompleteRecord
 from cpt.config.anomaly import AnomalyAction
+from cpt.config.history import History
 from cpt.core import units
 from cpt.core.attempts import StopRecord
 from cpt.core.paths import RunPaths
 from cpt.core.records import ParityRecord
 from cpt.core.world import World
-from cpt.data import batch_crc32
+from cpt.data import Ledger, batch_crc32
 from cpt.engine import StepResult
 from cpt.engine.attention import NAME as ATTENTION
 from cpt.tracking.journal import ANOMALY, ROLLBACK, Journal
@@ -86,7 +87,13 @@ class Recorder:
         """A damaged checkpoint was renamed to `folder`; `files` says what is wrong with which."""
         self._event("checkpoint_damaged", folder=folder, files=dict(files))
 
-    def stepped(self, state: TrainState, batch: GlobalBatch, result: StepResult, rate: float, ledger: Mapping[str, int]) -> None:
+    def amended(self, history: History, step: int) -> None:
+        """Settings that take hold with update `step`."""
+        for amendment in history.starting(step):
+            changed = {change.key: [change.old, change.new] for change in amendment.changes}
+            self._event("amended", step=step, sample=amendment.sample, changes=changed, learning_rate=[amendment.learning_rate, history.rate(step)])
+
+    def stepped(self, state: TrainState, batch: GlobalBatch, result: StepResult, rate: float, ledger: Ledger) -> None:
         """After an update. `data/batch_crc32` lets anyone prove that a resumed run read what the straight one read."""
         speed = self.speed.values(batch.sources.size * (batch.tokens.shape[1] - 1))
         values = {
@@ -98,9 +105,9 @@ class Recorder:
         }
         for index in np.unique(batch.sources):
             values[f"train/loss/{self.sources[index]}"] = float(result.sequence_losses[batch.sources == index].mean(dtype=np.float64))
-        values |= {f"data/tokens/{name}": count for name, count in ledger.items()}
+        values |= ledger.metrics()
         values |= routing(result.expert_tokens) if result.expert_tokens is not None else {}
-        self.metrics(state, sum(ledger.values()), values)
+        self.metrics(state, ledger.total, values)
         self._say(f"step {state.step}  loss {result.loss:.4f}  grad norm {result.grad_norm:.3f}  lr {rate:.2e}  {self.speed.shown(speed)}")
 
     def anomaly(self, found: Anomaly, state: TrainState, batch: GlobalBatch, result: StepResult, documents: Callable[[int], tuple[str, list[int]]]) -> None:

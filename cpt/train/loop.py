@@ -7,7 +7,6 @@ from collections.abc import Callable
 import torch
 
 from cpt.config.anomaly import AnomalyAction
-from cpt.config.schedule import learning_rate
 from cpt.core.heartbeat import Phase
 from cpt.data import row_checksums
 from cpt.data.position import next_sample
@@ -30,7 +29,8 @@ def train(job: Job, watch: StopWatch, at: At) -> StopReason:
             job.saver.save(state, at)
         at(Phase.step, state.step)
         job.recorder.speed.begin()
-        rate = learning_rate(state.step, train_config.steps, job.config.peak_lr, job.config.schedule)
+        rate = job.history.rate(state.step)
+        job.recorder.amended(job.history, state.step)
         batch = read(job)
         job.recorder.speed.lap("data")
         result = job.engine.compute_gradients(batch.tokens, train_config.micro_batch_size)
@@ -44,7 +44,8 @@ def train(job: Job, watch: StopWatch, at: At) -> StopReason:
                 job.engine.update(result, rate)
                 job.recorder.speed.lap("optimizer")
                 state.advance(train_config.global_batch_size)
-                job.recorder.stepped(state, batch, result, rate, job.data.ledger(state.consumed_samples))
+                job.recorder.stepped(state, batch, result, rate, job.data.ledger(state.consumed_samples, state.skipped))
+        state.data = job.data.position(state.consumed_samples, state.skipped).as_dict()
         if due(state.step, job.config.evaluate.interval) or state.step == train_config.steps:
             evaluate(job, at)
         if due(state.step, job.config.checkpoint.interval):

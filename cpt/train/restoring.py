@@ -11,7 +11,7 @@ from cpt.checkpoint.records import CompleteRecord
 from cpt.checkpoint.verify import damage, share
 from cpt.config.run import RunConfig
 from cpt.core.errors import CptError, Problem, UserError
-from cpt.data import require_same_data
+from cpt.data import MixtureDataset, require_same_data
 from cpt.engine import Engine
 from cpt.engine.parallel import agree_on, seed_generators
 from cpt.train.gate import load_base
@@ -19,10 +19,10 @@ from cpt.train.journaling import Recorder
 from cpt.train.state import TrainState
 
 
-def restore(engine: Engine, store: CheckpointStore, config: RunConfig, recorder: Recorder) -> TrainState:
+def restore(engine: Engine, store: CheckpointStore, data: MixtureDataset, config: RunConfig, recorder: Recorder) -> TrainState:
     """Resume (same run, all state) when there is an intact checkpoint, else initialize from the base.
 
-    Raises `UserError` when the checkpoint was trained on other data than this store's, or when all checkpoints are damaged.
+    Raises `UserError` when the checkpoint was trained on other data than this run has read until there, or when all checkpoints are damaged.
     """
     if dist.get_rank() == 0:
         store.tidy()
@@ -33,9 +33,12 @@ def restore(engine: Engine, store: CheckpointStore, config: RunConfig, recorder:
     if step is None:
         if damaged:
             raise UserError(_all_damaged(store.folder, list(damaged)))
+        data.require_readable(0)
         recorder.parity(load_base(engine, config, config.runs.base(config.model.name)))
         return TrainState()
-    require_same_data(recorder.run, step, store.record(step).data, store.data)
+    record = store.record(step)
+    require_same_data(recorder.run, step, record.data, data.position(record.consumed_samples, record.train["skipped"]))
+    data.require_readable(record.data.next_sample)
     train, generators = load(engine, store, step, config.seed)
     recorder.resumed(train, store.path(step).name, generators)
     return train

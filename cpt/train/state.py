@@ -17,6 +17,8 @@ class TrainState:
     """Sequences trained on."""
     skipped: list[list[int]] = field(default_factory=list)
     """[start, stop) in sample numbers: never trained on."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """`DataPosition` as plain values: what was trained on, by source."""
     losses: list[float] = field(default_factory=list)
     """Of the last `train.anomaly.window` updates that were made."""
     grad_norms: list[float] = field(default_factory=list)
@@ -55,7 +57,7 @@ class TrainState:
             setattr(self, each.name, getattr(other, each.name))
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers for a checkpoint."""
+        """Plain values for a checkpoint."""
         return asdict(self)
 
     @classmethod

@@ -12,8 +12,10 @@ from cpt.checkpoint.records import FileRecord, Receipt, Stored, common_step, mer
 from cpt.checkpoint.store import rank_file, receipt_file
 from cpt.checkpoint.verify import damage, hash_file, share
 from cpt.core.errors import CptError, MissingInput
+from cpt.core.records import DataPosition
 
 SHARD = rank_file(0)
+DATA = {"fingerprint": "abc", "next_sample": 80, "tokens": {"listings": 5120}}
 
 
 def stored(offset: int = 0, size: int = 8, shape: int = 8) -> Stored:
@@ -30,12 +32,12 @@ def begin(store: CheckpointStore, step: int, content: bytes = b"weights") -> Pat
 
 def write(store: CheckpointStore, step: int, content: bytes = b"weights", loss: float | None = None) -> None:
     begin(store, step, content)
-    store.publish(step, "TP1 x PP1 x DP1", {"consumed_samples": step * 8, "domain_loss": loss}, [0])
+    store.publish(step, "TP1 x PP1 x DP1", {"consumed_samples": step * 8, "domain_loss": loss, "data": DATA}, [0])
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> CheckpointStore:
-    return CheckpointStore(tmp_path / "checkpoints", Keep(last=2), data="abc")
+    return CheckpointStore(tmp_path / "checkpoints", Keep(last=2))
 
 
 def test_nothing_is_there_at_first(store: CheckpointStore) -> None:
@@ -54,7 +56,7 @@ def test_a_published_checkpoint_is_the_latest(store: CheckpointStore) -> None:
 def test_a_checkpoint_says_what_it_is(store: CheckpointStore) -> None:
     write(store, 10)
     record = CheckpointStore(store.folder).record(10)
-    assert (record.step, record.consumed_samples, record.data, record.optimizer_step) == (10, 80, "abc", 10)
+    assert (record.step, record.consumed_samples, record.data, record.optimizer_step) == (10, 80, DataPosition(**DATA), 10)
     assert sorted(record.files) == sorted(path.name for path in store.path(10).iterdir() if path.name != "complete.json")
     with pytest.raises(MissingInput):
         store.record(20)

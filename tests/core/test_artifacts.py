@@ -14,7 +14,7 @@ from cpt.core.artifacts import read_json, sha256_json, write_all, write_bytes, w
 from cpt.core.errors import MissingInput, UserError
 from cpt.core.records import MixturePlan, PlanRecord, SourceShare, SweepTable, TrialRow
 
-SHARE = SourceShare(name="a", group="domain", language="en", weight=1, planned_tokens=10, available_tokens=20, epochs=0.5)
+SHARE = SourceShare(name="a", group="domain", language="en", weight=1, planned_tokens=10, available_tokens=20, epoch_tokens=20, epoch_cap=4, sha256="s")
 MIXTURE = MixturePlan(train_tokens=10, shares=[SHARE], data_hash="d")
 
 

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cpt.config.run import RunConfig
+from cpt.core.amendments import Segment
 from cpt.core.errors import UserError
 from cpt.core.records import DataManifest, MixturePlan, SourceShare
 from cpt.data import MixtureDataset, open_heldout, open_mixture
@@ -20,17 +21,34 @@ WEIGHTS = {"listings": 0.5, "novels": 0.25, "dictionary": 0.2, "german": 0.03, "
 
 def plan(manifest: DataManifest, weights: dict[str, float]) -> MixturePlan:
     """A plan with just these weights; how weights come about is tested in tests/mix."""
-    shares = [
-        SourceShare(name=name, group="general", language="en", weight=weight, planned_tokens=0, available_tokens=0, epochs=0.0)
-        for name, weight in weights.items()
-    ]
+    shares = []
+    for name, weight in weights.items():
+        source = manifest.source(name)
+        tokens, windows = source.train.tokens, (source.train.tokens - 1) // 64
+        shares.append(
+            SourceShare(
+                name=name,
+                group=source.group,
+                language=source.language,
+                weight=weight,
+                planned_tokens=0,
+                available_tokens=tokens,
+                epoch_tokens=windows * 64,
+                epoch_cap=4.0,
+                sha256=source.train.sha256,
+            )
+        )
     return MixturePlan(train_tokens=20480, shares=shares, data_hash=manifest.content_hash)
+
+
+def opened(prepared: Prepared, *parts: tuple[int, dict[str, float]]) -> MixtureDataset:
+    config, manifest = prepared
+    return open_mixture(config, manifest, [Segment(first, plan(manifest, weights)) for first, weights in parts])
 
 
 @pytest.fixture(scope="module")
 def mixture(prepared: Prepared) -> MixtureDataset:
-    config, manifest = prepared
-    return open_mixture(config, manifest, plan(manifest, WEIGHTS))
+    return opened(prepared, (0, WEIGHTS))
 
 
 def test_shapes_and_range(mixture: MixtureDataset) -> None:
@@ -45,8 +63,7 @@ def test_shapes_and_range(mixture: MixtureDataset) -> None:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
 @given(start=st.integers(0, 20_000), cut=st.integers(1, 15))
 def test_a_batch_is_its_parts_whoever_asks(prepared: Prepared, mixture: MixtureDataset, start: int, cut: int) -> None:
-    config, manifest = prepared
-    fresh = open_mixture(config, manifest, plan(manifest, WEIGHTS))  # a resumed process
+    fresh = opened(prepared, (0, WEIGHTS))  # a resumed process
     whole, first, second = fresh.batch(start, start + 16), mixture.batch(start, start + cut), mixture.batch(start + cut, start + 16)
     np.testing.assert_array_equal(whole.tokens, np.concatenate([first.tokens, second.tokens]))
     np.testing.assert_array_equal(whole.source, np.concatenate([first.source, second.source]))
@@ -54,12 +71,15 @@ def test_a_batch_is_its_parts_whoever_asks(prepared: Prepared, mixture: MixtureD
 
 def test_ledger_counts_what_batches_hold(mixture: MixtureDataset) -> None:
     seen = Counter(mixture.names[source] for source in mixture.batch(0, 320).source)
-    assert mixture.ledger(320) == {name: 64 * seen[name] for name in WEIGHTS}
-    assert sum(mixture.ledger(320).values()) == 320 * 64
+    ledger = mixture.ledger(320)
+    assert ledger.tokens == {name: 64 * seen[name] for name in WEIGHTS}
+    assert ledger.total == 320 * 64 == sum(ledger.by_language.values()) == sum(ledger.by_group.values())
+    assert ledger.by_language == {"en": ledger.total - 64 * (seen["german"] + seen["french"]), "de": 64 * seen["german"], "fr": 64 * seen["french"]}
+    assert ledger.by_group["domain"] == 64 * seen["listings"]
 
 
 def test_realized_shares_are_the_planned_ones(mixture: MixtureDataset) -> None:
-    ledger = mixture.ledger(10_000)
+    ledger = mixture.ledger(10_000).tokens
     for name, weight in WEIGHTS.items():
         assert abs(ledger[name] / sum(ledger.values()) - weight) < 0.001
 
@@ -67,7 +87,7 @@ def test_realized_shares_are_the_planned_ones(mixture: MixtureDataset) -> None:
 def test_epochs_grow_with_the_samples(prepared: Prepared, mixture: MixtureDataset) -> None:
     train = prepared[1].source("french").train.tokens
     per_epoch = (train - 1) // 64
-    assert mixture.epochs(10_000)["french"] == pytest.approx(200 / per_epoch)
+    assert mixture.ledger(10_000).epochs["french"] == pytest.approx(200 / per_epoch)
 
 
 def test_provenance(prepared: Prepared, mixture: MixtureDataset) -> None:
@@ -80,15 +100,61 @@ def test_provenance(prepared: Prepared, mixture: MixtureDataset) -> None:
 
 
 def test_a_source_of_weight_zero_is_not_opened(prepared: Prepared) -> None:
-    config, manifest = prepared
-    opened = open_mixture(config, manifest, plan(manifest, {"listings": 1.0, "novels": 0.0}))
-    assert opened.names == ["listings"]
+    assert opened(prepared, (0, {"listings": 1.0, "novels": 0.0})).names == ["listings"]
 
 
-def test_a_plan_for_other_data_is_refused(prepared: Prepared) -> None:
+def other_tokens(planned: MixturePlan, name: str) -> MixturePlan:
+    shares = [dataclasses.replace(share, sha256="0") if share.name == name else share for share in planned.shares]
+    return dataclasses.replace(planned, shares=shares)
+
+
+def test_a_plan_for_other_tokens_is_refused(prepared: Prepared) -> None:
     config, manifest = prepared
-    with pytest.raises(UserError, match="this run was planned for data 000"):
-        open_mixture(config, manifest, dataclasses.replace(plan(manifest, WEIGHTS), data_hash="0" * 64))
+    planned = plan(manifest, WEIGHTS)
+    with pytest.raises(UserError, match="has no tokens, or others, for sample"):
+        open_mixture(config, manifest, [Segment(0, other_tokens(planned, "french"))])
+
+
+def test_tokens_that_are_gone_are_missed_only_where_they_would_be_read(prepared: Prepared) -> None:
+    config, manifest = prepared
+    planned = plan(manifest, WEIGHTS)
+    history = [Segment(0, other_tokens(planned, "french")), Segment(100, planned)]
+    with pytest.raises(UserError, match="has no tokens, or others, for sample"):
+        open_mixture(config, manifest, history[:1])
+    late = open_mixture(config, manifest, history)
+    assert late.batch(100, 108).tokens.shape == (8, 65)
+    with pytest.raises(UserError, match="for sample 99"):
+        late.batch(99, 107)
+
+
+def test_after_a_change_each_source_goes_on_where_it_stood(prepared: Prepared) -> None:
+    """French is dropped at 200, listings come back as another part; at 333 dictionary joins: no window twice in an epoch, and the past is as it was."""
+    first, then, last = {"listings": 0.5, "novels": 0.4, "french": 0.1}, {"listings": 0.2, "novels": 0.8}, {"dictionary": 0.5, "listings": 0.5}
+    changed, straight = opened(prepared, (0, first), (200, then), (333, last)), opened(prepared, (0, first))
+    np.testing.assert_array_equal(changed.batch(0, 200).tokens, straight.batch(0, 200).tokens)
+    assert changed.batch(201, 209).tokens.tolist() != straight.batch(201, 209).tokens.tolist()
+    sources, within = changed._blend.assign(0, 800)
+    for index, name in enumerate(changed.names):
+        assert within[sources == index].tolist() == list(range(changed.ledger(800).tokens[name] // 64))
+    cuts = [changed.batch(start, stop).tokens for start, stop in ((150, 199), (199, 201), (201, 340))]
+    np.testing.assert_array_equal(np.concatenate(cuts), changed.batch(150, 340).tokens)
+    assert changed.ledger(333).tokens["french"] == changed.ledger(200).tokens["french"] == 20 * 64
+
+
+def test_a_checkpoint_knows_its_past_and_not_what_is_amended_after_it(prepared: Prepared) -> None:
+    first, then = {"listings": 0.5, "novels": 0.5}, {"listings": 0.2, "novels": 0.8}
+    straight, changed = opened(prepared, (0, first)), opened(prepared, (0, first), (200, then))
+    assert straight.position(200) == changed.position(200)
+    assert straight.position(201).fingerprint != changed.position(201).fingerprint
+    assert opened(prepared, (0, first), (160, then)).position(200).fingerprint != straight.position(200).fingerprint
+
+
+def test_skipped_windows_are_not_in_the_ledger(mixture: MixtureDataset) -> None:
+    skipped = [[16, 24], [20, 40], [80, 88]]
+    numbers = [*range(16), *range(40, 80), *range(88, 100)]
+    names = Counter(mixture.names[mixture.sources(number, number + 1)[0]] for number in numbers)
+    assert mixture.ledger(len(numbers), skipped).tokens == {name: 64 * names[name] for name in WEIGHTS}
+    assert mixture.position(len(numbers), skipped).next_sample == 100
 
 
 def test_heldout_windows(prepared: Prepared) -> None:

@@ -52,9 +52,12 @@ def resume(run: RunPaths, capsys: pytest.CaptureFixture[str]) -> Resumed:
     return call
 
 
-def change_mixture(run: RunPaths) -> None:
-    sealed = read_config(run.config)
-    write_text(run.config, to_yaml(compose_config([*SETTINGS, f"run_root={sealed.run_root}", "mixture.domain_share=0.7"])))
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What would have been submitted."""
+    asked: list[list[str]] = []
+    monkeypatch.setattr(launch, "main", lambda arguments: asked.append(arguments) or 0)
+    return asked
 
 
 def test_the_check_tells_what_training_then_does(run: RunPaths, resume: Resumed) -> None:
@@ -79,19 +82,11 @@ def test_without_a_checkpoint_it_starts_from_the_base(run: RunPaths, resume: Res
     assert f"CRC-32 {int(series(run, 'data/batch_crc32')[1])}, as attempt 0 read it" in said
 
 
-def test_another_mixture_is_refused_until_it_is_accepted(run: RunPaths, resume: Resumed) -> None:
-    change_mixture(run)
+def test_a_config_that_was_edited_is_refused(run: RunPaths, resume: Resumed) -> None:
+    sealed = read_config(run.config)
+    write_text(run.config, to_yaml(compose_config([*SETTINGS, f"run_root={sealed.run_root}", "mixture.domain_share=0.7"])))
     code, said = resume("--check")
-    assert code == 2 and "run.json" not in said.split("problem(s)")[0]
-    assert "checkpoint of step 15: was trained on mixture and data" in said and "--accept-changed-data" in said
-    assert not run.accepted_data.exists()
-    code, said = resume("--check", "--accept-changed-data")
-    assert code == 0 and "accepted" in said
-    (change,) = json.loads(run.accepted_data.read_text())["changes"]
-    assert change["step"] == 15 and change["old"][:10] in said and change["new"][:10] in said
-    promised = said.split("CRC-32 ")[1].split(",")[0]
-    assert run_ranks(1, train_rank, run, 1) == [0]
-    assert int(series(run, "data/batch_crc32")[16]) == int(promised)
+    assert code == 2 and "says another mixture than was planned from it" in said
 
 
 def test_training_itself_refuses_a_plan_that_was_exchanged(run: RunPaths, resume: Resumed) -> None:
@@ -99,7 +94,7 @@ def test_training_itself_refuses_a_plan_that_was_exchanged(run: RunPaths, resume
     record["mixture"]["shares"][0]["weight"] /= 2
     run.run.write_text(json.dumps(record))
     code, said = resume("--check")
-    assert code == 2 and "run.json: plans mixture and data" in said
+    assert code == 2 and "says another mixture than was planned" in said and "was trained on mixture and data" in said
     with pytest.raises(RankFailed, match="was trained on mixture and data") as failed:
         run_ranks(1, train_rank, run, 1)
     assert failed.value.kind == "UserError"
@@ -121,7 +116,7 @@ def test_a_corpus_that_was_prepared_again_is_seen(run: RunPaths, resume: Resumed
     manifest["sources"][0]["train"]["sha256"] = "0" * 64
     paths.manifest.write_text(json.dumps(manifest))
     code, said = resume("--check")
-    assert code == 2 and "was trained on mixture and data" in said
+    assert code == 2 and "has no tokens, or others, for sample" in said and "--accept-changed-data" in said
     paths.manifest.unlink()
     code, said = resume("--check")
     assert code == 2 and "step_00000015, complete" in said and "is not prepared" in said
@@ -133,21 +128,16 @@ def test_a_damaged_checkpoint_is_our_failure_and_names_the_file(run: RunPaths, r
     assert code == 1 and "is damaged" in said and ".safetensors should hold" in said
 
 
-def test_without_check_it_submits_as_launch_does(run: RunPaths, resume: Resumed, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[list[str]] = []
-    monkeypatch.setattr(launch, "main", lambda arguments: asked.append(arguments) or 0)
+def test_without_check_it_submits_as_launch_does(run: RunPaths, resume: Resumed, launched: list[list[str]]) -> None:
     assert resume()[0] == 0
-    assert asked == [["--run", str(run.root)]]
-    change_mixture(run)
-    assert resume()[0] == 2
-    assert len(asked) == 1
+    assert launched == [["--run", str(run.root)]]
 
 
-def test_data_is_not_exchanged_under_a_running_attempt(run: RunPaths, resume: Resumed, tmp_path: Path) -> None:
+def test_settings_are_not_exchanged_under_a_running_attempt(run: RunPaths, resume: Resumed, tmp_path: Path) -> None:
     story = History(tmp_path, ago=100, overrides=["slurm.spare_nodes=0"])
     story.begin(1)
     story.beats()
     shutil.copytree(story.attempt.root, run.attempt(0).root)
-    change_mixture(run)
-    code, said = resume("--accept-changed-data")
-    assert code == 2 and "is running" in said and not run.accepted_data.exists()
+    for options in (["--accept-changed-data"], ["mixture.domain_share=0.7"]):
+        code, said = resume(*options)
+        assert code == 2 and "is running" in said and not run.amendments.exists()

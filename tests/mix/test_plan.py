@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpt.config.data import MixtureConfig
+from cpt.config.data import MixtureConfig, OnCap
 from cpt.core.errors import Problem, UserError
 from cpt.core.records import DataManifest, SourceRecord, SplitRecord
 from cpt.data.blend import Blend
@@ -104,7 +106,7 @@ def test_repeating_too_often_is_refused() -> None:
             where="mixture.weights.man_de",
             what="man_de would be read 8.0 times (2048 tokens from 500)",
             why="mixture.max_epochs=4 allows 1024 tokens",
-            fix="a smaller share, fewer train.train_tokens, more text, or mixture.max_epochs=8.1",
+            fix="mixture.on_cap=redistribute, a smaller share, fewer train.train_tokens, more text, or mixture.max_epochs=8.1",
         )
     ]
     assert weights(MixtureConfig(max_epochs=8.1), data)["man_de"] == pytest.approx(0.05)
@@ -144,3 +146,47 @@ def test_names_of_no_source_and_negative_weights_are_refused_together() -> None:
 def test_a_part_whose_named_weights_are_all_zero_has_no_source() -> None:
     [found] = problems(MixtureConfig(weights={"man_de": 0, "man_fr": 0}))
     assert found.where == "mixture.non_english_share"
+
+
+CAPPED = MixtureConfig(epoch_caps={"dictionary": 2.0}, on_cap=OnCap.redistribute)
+
+
+def test_a_cap_of_its_own_is_refused_by_its_own_name() -> None:
+    data = manifest(listings=10**6, novels=10**6, dictionary=1_000, man_de=10**6)
+    assert weights(MixtureConfig(), data)["dictionary"] > 0
+    [found] = problems(MixtureConfig(weights={"novels": 1, "dictionary": 1}, epoch_caps={"dictionary": 0.5}), data)
+    assert found.why == "mixture.epoch_caps.dictionary=0.5 allows 256 tokens"
+    [found] = problems(MixtureConfig(epoch_caps={"novel": 2.0}), data)
+    assert (found.where, found.what) == ("mixture.epoch_caps.novel", "names no source")
+
+
+@given(st.integers(300, 4_000), st.floats(0.6, 3.0), st.floats(0.1, 0.9))
+def test_what_a_cap_leaves_goes_to_the_others_of_the_part_and_no_cap_is_passed_by_one_sample(tokens: int, cap: float, domain: float) -> None:
+    data = manifest(listings=10**6, novels=10**6, dictionary=tokens, man_de=10**6)
+    mixture = MixtureConfig(
+        domain_share=domain, weights={"novels": 1, "dictionary": 3}, epoch_caps={"dictionary": cap}, max_epochs=1e6, on_cap=OnCap.redistribute
+    )
+    plan = plan_mixture(mixture, data, 200_000, 256)
+    allowed = int(cap * ((tokens - 1) // 256))
+    counts = Blend({name: weight for name, weight in plan.weights.items() if weight > 0}).counts(200_000 // 256)
+    assert counts.get("dictionary", 0) <= allowed
+    if any(share.epochs >= share.epoch_cap - 1e-9 for share in plan.shares if share.name == "dictionary"):
+        assert {share.name: share.planned_tokens for share in plan.shares} == {name: 256 * counts.get(name, 0) for name in plan.weights}
+    general = plan.weights["novels"] + plan.weights["dictionary"]
+    assert general == pytest.approx((1 - domain) * 0.9, abs=3 / 781)
+
+
+def test_a_part_that_its_caps_cannot_fill_is_refused() -> None:
+    data = manifest(listings=2_000, novels=10**6, man_de=10**6)
+    [found] = problems(MixtureConfig(epoch_caps={"listings": 2.0}, on_cap=OnCap.redistribute), data)
+    assert found.where == "mixture.domain_share" and "their epoch caps allow 17.5% of that" in found.why
+
+
+def test_what_was_read_before_counts_towards_cap_and_budget() -> None:
+    data = manifest(listings=10**6, novels=10**6, dictionary=2_049, man_de=10**6)
+    consumed = {"listings": 10_240, "novels": 4_096, "dictionary": 3_072}
+    plan = plan_mixture(dataclasses.replace(CAPPED, weights={"novels": 1, "dictionary": 1}), data, 40_960, 256, consumed)
+    shares = {share.name: share for share in plan.shares}
+    assert shares["dictionary"].planned_tokens == 4_096 and shares["dictionary"].epochs == 2.0
+    assert sum(share.planned_tokens for share in plan.shares) == 40_960
+    assert shares["dictionary"].weight == pytest.approx(4 / 92)

@@ -166,9 +166,10 @@ def test_table_says_what_is_not_known_yet() -> None:
 
 def test_table_shows_the_mixture() -> None:
     run = config("demo")
-    share = SourceShare(name="listings", group="domain", language="en", weight=0.5, planned_tokens=20_480, available_tokens=4_096_000, epochs=0.005)
+    sizes = {"planned_tokens": 20_480, "available_tokens": 4_096_100, "epoch_tokens": 4_096_000}
+    share = SourceShare(name="listings", group="domain", language="en", weight=0.5, epoch_cap=4.0, sha256="s", **sizes)
     mixture = MixturePlan(train_tokens=40_960, shares=[share], data_hash="d")
     record = plan(run, mixture)
     assert record.mixture == mixture
-    assert dict(rows(run, record))["source listings"] == "domain, en: 50.0% = 20.5 k of 4.1 M tokens (0.005 epochs)"
+    assert dict(rows(run, record))["source listings"] == "domain, en: 50.0% = 20.5 k of 4.1 M tokens (0.005 of at most 4 epochs)"
     assert "mixture" not in dict(rows(run, replace(record, mixture=mixture)))

@@ -122,7 +122,9 @@ def mixture_plan() -> MixturePlan:
             weight=w,
             planned_tokens=round(w * 40960),
             available_tokens=900_000,
-            epochs=w / 20,
+            epoch_tokens=round(w * 40960) * 20,
+            epoch_cap=4.0,
+            sha256="ab" * 32,
         )
         for n, w in WEIGHT.items()
     ]
