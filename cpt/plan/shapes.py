@@ -28,20 +28,24 @@ def that_fit(config: RunConfig, count: int = 3) -> list[list[str]]:
         candidate = _with(config, settings)
         if any(layout_problems(candidate)) or fullest_rank(candidate)["total"] > config.cluster.device_memory:
             continue
-        changed = [f"{path}={value}" for path, value in settings.items() if _get(config, path) != value]
+        changed = [f"{path}={str(value).lower()}" for path, value in settings.items() if _get(config, path) != value]
         found.append(((candidate.slurm.nodes, len(changed), candidate.parallel.pipeline_parallel_size, candidate.parallel.tensor_parallel_size), changed))
     return [changed for _, changed in sorted(found)[:count]]
 
 
 def _neighbors(config: RunConfig) -> Iterator[dict[str, object]]:
-    """TP inside a node, any PP, the chosen recompute or full, the chosen nodes or more."""
+    """TP inside a node, any PP, experts spread inside a node, the chosen recompute or full, the chosen nodes or more."""
+    parallel, moe = config.parallel, config.model.moe
     tensors = [n for n in divisors(common_divisor(config.model)) if config.slurm.tasks_per_node % n == 0]
-    recomputes = dict.fromkeys((config.parallel.recompute, Recompute.full))
-    for factor, tensor, pipeline, recompute in itertools.product(_NODE_FACTORS, tensors, divisors(config.model.num_layers), recomputes):
+    spreads = [n for n in divisors(moe.num_experts) if config.slurm.tasks_per_node % n == 0 or n == parallel.expert_parallel_size] if moe else [1]
+    recomputes = dict.fromkeys((parallel.recompute, Recompute.full))
+    for factor, tensor, pipeline, spread, recompute in itertools.product(_NODE_FACTORS, tensors, divisors(config.model.num_layers), spreads, recomputes):
         yield {
             "slurm.nodes": config.slurm.nodes * factor,
             "parallel.tensor_parallel_size": tensor,
             "parallel.pipeline_parallel_size": pipeline,
+            "parallel.expert_parallel_size": spread,
+            "parallel.sequence_parallel": parallel.sequence_parallel or bool(moe and tensor > 1),  # which megatron-core wants with experts
             "parallel.recompute": recompute,
         }
 

@@ -16,9 +16,11 @@ def rows(config: RunConfig, record: PlanRecord) -> list[tuple[str, str]]:
 def _shape(config: RunConfig, record: PlanRecord) -> list[tuple[str, str]]:
     layout = record.layout
     micro_batches = config.train.global_batch_size // (config.train.micro_batch_size * layout["data"])
+    active = f", {units.count(config.model.active_parameters)} of them for each token" if config.model.moe else ""
+    experts = f", {config.model.moe.num_experts} experts over EP {config.parallel.expert_parallel_size}" if config.model.moe else ""
     return [
-        ("model", f"{config.model.name}, {units.count(record.parameters)} parameters"),
-        ("layout", f"TP {layout['tensor']} x PP {layout['pipeline']} x DP {layout['data']} = {layout['world']} ranks on {layout['nodes']} nodes"),
+        ("model", f"{config.model.name}, {units.count(record.parameters)} parameters{active}"),
+        ("layout", f"TP {layout['tensor']} x PP {layout['pipeline']} x DP {layout['data']} = {layout['world']} ranks on {layout['nodes']} nodes{experts}"),
         ("node counts that work", ", ".join(map(str, record.valid_nodes))),
         (
             "batch",

@@ -10,7 +10,10 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from cpt.config.compose import compose_config
+from cpt.config.run import RunConfig
 from cpt.core.world import World
+from cpt.plan.memory import expert_parameters, stage_parameters
 from tests.ranks import run_ranks
 from tests.tiny import tiny_config
 
@@ -126,3 +129,25 @@ def test_routing_that_has_collapsed_shows() -> None:
     even, collapsed = np.full((2, 8), 192), np.array([[512] * 3 + [0] * 5, [192] * 8])
     assert routing(even) == {"moe/imbalance": 1.0, "moe/imbalance_mean": 1.0, "moe/idle_experts": 0}
     assert routing(collapsed) == pytest.approx({"moe/imbalance": 8 / 3, "moe/imbalance_mean": (8 / 3 + 1) / 2, "moe/idle_experts": 5})
+
+
+def test_parameters_of_a_rank_are_the_planners() -> None:
+    """DeepSeek-V2-Lite on 24 ranks, really built, without storage: TP2 x PP3 x DP4, experts over 8 ranks."""
+    overrides = ["parallel.expert_parallel_size=8", "parallel.pipeline_parallel_size=3", *TP2, "slurm.nodes=3", "slurm.tasks_per_node=8"]
+    config = compose_config(["experiment=ellama_8b", "model=deepseek_v2_lite", *overrides])
+    found = run_ranks(1, _built, config)[0]
+    for stage, (total, experts) in enumerate(found):
+        assert total == stage_parameters(config.model, config.parallel, stage)
+        assert experts == expert_parameters(config.model, config.parallel, stage)
+
+
+def _built(_world: World, config: RunConfig) -> list[tuple[int, int]]:
+    from cpt.engine import Engine
+    from cpt.engine.rehearsal import rehearse
+
+    found = []
+    for stage in range(3):
+        with rehearse(World(rank=3 + 8 * stage, world_size=24), config.parallel):
+            named = dict(Engine(config.model, config.parallel, config.train.precision).chunks[0].named_parameters())
+            found.append((sum(p.numel() for p in named.values()), sum(p.numel() for name, p in named.items() if "local_experts" in name)))
+    return found

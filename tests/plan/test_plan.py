@@ -173,3 +173,15 @@ def test_table_shows_the_mixture() -> None:
     assert record.mixture == mixture
     assert dict(rows(run, record))["source listings"] == "domain, en: 50.0% = 20.5 k of 4.1 M tokens (0.005 of at most 4 epochs)"
     assert "mixture" not in dict(rows(run, replace(record, mixture=mixture)))
+
+
+def test_experts_that_do_not_fit_are_spread() -> None:
+    run = config("ellama_8b", *DEEPSEEK, "parallel=single", "slurm.nodes=1")
+    with pytest.raises(UserError, match=r"fix: parallel\.expert_parallel_size=4 parallel\.recompute=full, or") as caught:
+        plan(run, unprepared(run))
+    (problem,) = caught.value.problems
+    for option in problem.fix.split(", or "):
+        changed = config("ellama_8b", *DEEPSEEK, "parallel=single", "slurm.nodes=1", *option.split(" "))
+        record = plan(changed, unprepared(changed))
+        assert record.memory["total"] <= changed.cluster.device_memory
+        assert dict(rows(changed, record))["model"] == "deepseek_v2_lite, 15.7 B parameters, 2.66 B of them for each token"
