@@ -13,7 +13,7 @@ from cpt.core.heartbeat import Beat, Phase
 from cpt.core.nodes import fold
 from cpt.core.paths import RunPaths
 from cpt.tracking.goodput import Goodput, Kind, goodput, node_seconds
-from cpt.tracking.journal import EventRow, MetricRow, read_events, read_metrics
+from cpt.tracking.journal import ANOMALY, EventRow, MetricRow, read_events, read_metrics
 from cpt.tracking.progress import Progress, Recovery, progress, recoveries
 from slurm import client, standing
 from slurm.client import PastJob
@@ -55,6 +55,8 @@ class RunFacts:
     checkpoint_time: float | None
     cost: Cost
     accounts: Sequence[PastJob]
+    anomalies: Sequence[EventRow]
+    """Updates that stood out, by the order of updates; one that came again after a kill counts once."""
 
     @property
     def steps(self) -> int:
@@ -108,6 +110,7 @@ def look(run: RunPaths, accounts: bool = True) -> RunFacts:
         checkpoint_time=_saved_at(events, known.checkpoint),
         cost=_cost(known, until, past),
         accounts=past,
+        anomalies=_anomalies(events),
     )
 
 
@@ -142,8 +145,14 @@ def as_json(facts: RunFacts) -> dict[str, object]:
         "recoveries": [asdict(recovery) for recovery in facts.recoveries],
         "cost": asdict(facts.cost) | {"money": facts.cost.money},
         "accounts": [asdict(job) for job in facts.accounts],
+        "anomalies": [event.fields | {"attempt": event.attempt} for event in facts.anomalies],
         "limits": {str(phase): seconds for phase, seconds in known.limits.items()},
     }
+
+
+def _anomalies(events: Sequence[EventRow]) -> list[EventRow]:
+    found = {(event.fields["step"], *event.fields["samples"]): event for event in events if event.name == ANOMALY}
+    return [found[key] for key in sorted(found)]
 
 
 def silent(facts: RunFacts) -> list[Beat]:

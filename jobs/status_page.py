@@ -15,6 +15,7 @@ from cpt.core.attempts import AttemptBegin, AttemptEnd
 from cpt.core.heartbeat import Phase
 from cpt.core.nodes import fold
 from cpt.tracking.goodput import Kind
+from cpt.tracking.journal import EventRow
 from cpt.tracking.progress import Recovery
 from jobs.status_facts import DEAD, FINE, RunFacts
 from slurm.standing import OVER, State
@@ -64,6 +65,8 @@ def _rows(facts: RunFacts) -> Iterator[tuple[str, str]]:
     if facts.working:
         yield "ranks", _ranks(facts)
     yield "checkpoint", _checkpoint(facts)
+    if facts.anomalies:
+        yield "anomalies", _anomalies(facts.anomalies)
     if facts.last:
         yield from _machines(facts, facts.last[0])
     yield from _judged(facts)
@@ -86,6 +89,16 @@ def _checkpoint(facts: RunFacts) -> str:
     age = f", {units.duration(facts.now - facts.checkpoint_time)} ago" if facts.checkpoint_time else ""
     behind = f", {facts.progress.step - step} steps since" if facts.progress and facts.progress.step > step else ""
     return f"step {step:,}{age}{behind}"
+
+
+def _anomalies(events: Sequence[EventRow]) -> str:
+    """How many of each kind and what was done, and the last one with the sequences that did most for it."""
+    counts = Counter(f"{event.fields['kind']} ({event.fields['action']})" for event in events)
+    last = events[-1].fields
+    start, stop = last["samples"]
+    worst = ", ".join(f"{one['sample']} of {one['source']}" for one in last["worst"][:3])
+    what = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    return f"{what}; last at update {last['step']:,}: {last['why']}; samples {start} to {stop - 1}, highest loss {worst}"
 
 
 def _machines(facts: RunFacts, begin: AttemptBegin) -> Iterator[tuple[str, str]]:

@@ -20,7 +20,7 @@ At = Callable[[Phase, int], None]
 
 
 def train(job: Job, watch: StopWatch, at: At) -> StopReason:
-    """Train until the budget is spent or all ranks agree to stop; the last thing done is always a complete checkpoint."""
+    """Train until the budget is spent or all ranks agree to stop, with a complete checkpoint as the last thing done; or until an update must not be made."""
     train_config, state = job.config.train, job.state
     if state.step == 0 and job.config.evaluate.at_start:
         evaluate(job, at)

@@ -97,6 +97,22 @@ def test_a_healthy_run_is_one_page_and_code_0(tmp_path: Path, cluster: Cluster, 
     assert "checkpoint  step 570" in said and "time left" in said
 
 
+def test_updates_that_stood_out_are_told_once_with_their_samples(tmp_path: Path, cluster: Cluster, ask: Ask) -> None:
+    """Also one that came again after a kill."""
+    story = eventful(tmp_path)
+    cluster.says("RUNNING", nodes="node[1-4]")
+    worst = [{"sample": 4563, "loss": "nan", "source": "listings", "documents": [17]}]
+    with story._journal() as journal:
+        for step, kind, action in ((560, "loss_spike", "note"), (571, "non_finite", "skip"), (571, "non_finite", "skip")):
+            journal.event("anomaly", kind=kind, action=action, why="loss nan", step=step, samples=[step * 8 - 8, step * 8], worst=worst)
+    _, said = ask(story.run.root)
+    assert "1 loss_spike (note), 1 non_finite (skip); last at update 571: loss nan; samples 4560 to 4567, highest loss 4563 of listings" in " ".join(
+        said.split()
+    )
+    _, values = ask(story.run.root, "--json")
+    assert [one["step"] for one in json.loads(values)["anomalies"]] == [560, 571]
+
+
 def test_every_recovery_shows_its_path_and_its_seconds(tmp_path: Path, cluster: Cluster, ask: Ask) -> None:
     story = eventful(tmp_path)
     cluster.says("RUNNING")
