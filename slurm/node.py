@@ -5,6 +5,7 @@ Sixty nodes start this at the same moment, often from one file server: it import
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ from pathlib import Path
 from cpt.core.artifacts import Artifact
 from cpt.core.paths import AttemptPaths, RunPaths
 
-PACKAGES = ("cpt", "torch", "megatron-core", "transformer-engine", "flash-attn")
+PACKAGES = ("cpt", "torch", "megatron-core", "transformer-engine", "flash-attn", "flash-attn-4")
 
 _CLOCK = 10.0
 """Seconds that a node's clock may differ from the file system's. Beyond that logs cannot be put in order; at 300 munge, and so SLURM, refuses."""
@@ -182,7 +183,11 @@ def versions() -> dict[str, str]:
 
 
 def attention(gpus: int) -> str:
-    """torch's scaled_dot_product_attention, whatever else is installed (`cpt.engine.attention`): fused kernels on GPUs, blocks on CPUs."""
+    """What `train.attention=auto` finds installed here; `cpt.engine.kernels` decides, by device and precision too."""
+    for package in ("flash-attn-4", "flash-attn"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            if gpus:
+                return f"{package} {metadata.version(package)}"
     return "torch SDPA, fused" if gpus else "torch SDPA, CPU"
 
 

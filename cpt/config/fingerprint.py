@@ -16,5 +16,6 @@ def fingerprint(config: RunConfig) -> str:
     """Ten hex digits. A sealed config and the same config composed again give the same."""
     whole = asdict(config)
     chosen: dict[str, Any] = {name: whole[name] for name in _CHANGES_RESULTS}
-    chosen["train"].pop("micro_batch_size")
+    for equal_to_rounding in ("micro_batch_size", "attention"):
+        chosen["train"].pop(equal_to_rounding)
     return sha256_json(chosen)[:10]

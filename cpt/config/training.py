@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,6 +17,16 @@ class Precision(StrEnum):
 
     fp32 = "fp32"
     bf16 = "bf16"
+
+
+class Attention(StrEnum):
+    """What computes core attention; they differ by rounding. What `auto` chose is printed and recorded."""
+
+    auto = "auto"  # flash4, flash2 or sdpa: the first that this device can use
+    flash2 = "flash2"  # package flash-attn
+    flash4 = "flash4"  # package flash-attn-4 (flash_attn.cute): Hopper and Blackwell
+    transformer_engine = "transformer_engine"  # its whole layers: norms and linears, too
+    sdpa = "sdpa"  # torch's scaled_dot_product_attention
 
 
 class Decay(StrEnum):
@@ -54,14 +65,20 @@ class TrainConfig(Section):
     sequence_length: int = 256
     train_tokens: int = 0
     precision: Precision = Precision.bf16
+    attention: Attention = Attention.auto
+    attention_dropout: float = 0.0
     hidden_dropout: float = 0.0
     """Share of hidden activations set to zero after attention and MLP, while training."""
+    document_masking: bool = False
+    """No token attends across an end-of-document token, and rotary positions restart behind it."""
     anomaly: AnomalyConfig = field(default_factory=AnomalyConfig)
 
     def problems(self) -> Iterator[Problem]:
         yield from positive(self, "global_batch_size", "micro_batch_size", "sequence_length", "train_tokens")
-        if not 0 <= self.hidden_dropout < 1:
-            yield Problem(where="hidden_dropout", what=f"is {self.hidden_dropout}", why="is a share, less than 1", fix="train.hidden_dropout=0.0")
+        for name in ("hidden_dropout", "attention_dropout"):
+            if not 0 <= (share := getattr(self, name)) < 1:
+                yield Problem(where=name, what=f"is {share}", why="is a share, less than 1", fix=f"{name}=0.0")
+        yield from self._attention_problems()
         if self.train_tokens > 0 and self.steps == 0:
             yield Problem(
                 where="train_tokens",
@@ -69,6 +86,16 @@ class TrainConfig(Section):
                 why=f"one step reads {self.tokens_per_step} tokens",
                 fix=f"train.train_tokens={self.tokens_per_step * 40}",
             )
+
+    def _attention_problems(self) -> Iterator[Problem]:
+        """What a backend cannot do, as far as it is known without a device."""
+        name, flash = self.attention, (Attention.flash2, Attention.flash4)
+        if name in flash and self.precision is Precision.fp32:
+            yield Problem(where="attention", what=f"is {name}", why="it has no kernels for precision=fp32", fix="attention=sdpa")
+        if name is Attention.flash4 and self.attention_dropout > 0:
+            yield Problem(where="attention", what=f"is {name}", why=f"it cannot do attention_dropout={self.attention_dropout}", fix="attention=flash2")
+        if name is Attention.transformer_engine and self.document_masking:
+            yield Problem(where="attention", what=f"is {name}", why="its layers are not told where documents end (document_masking)", fix="attention=auto")
 
     @property
     def tokens_per_step(self) -> int:
@@ -135,7 +162,7 @@ class ScheduleConfig(Section):
 
 @dataclass(kw_only=True, slots=True)
 class ParallelConfig(Section):
-    """The layout. `data_parallel_size` is derived: world / (TP * PP)."""
+    """The layout. `data_parallel_size` is derived: world / (TP * CP * PP)."""
 
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
@@ -143,13 +170,15 @@ class ParallelConfig(Section):
     """Model chunks per pipeline stage; above 1 the schedule is interleaved: a smaller bubble for more messages."""
     expert_parallel_size: int = 1
     """Ranks over which each layer's experts are spread, whole: a divisor of TP x DP. Of a model without experts, 1."""
+    context_parallel_size: int = 1
+    """Ranks that share each row's tokens: for rows whose activations are too long for one."""
     sequence_parallel: bool = False
     recompute: Recompute = Recompute.none
     overlap_grad_reduce: bool = False
     overlap_param_gather: bool = False
 
     def problems(self) -> Iterator[Problem]:
-        yield from positive(self, "tensor_parallel_size", "pipeline_parallel_size", "virtual_pipeline_size", "expert_parallel_size")
+        yield from positive(self, "tensor_parallel_size", "pipeline_parallel_size", "virtual_pipeline_size", "expert_parallel_size", "context_parallel_size")
         if self.virtual_pipeline_size > 1 and self.pipeline_parallel_size == 1:
             yield Problem(
                 where="virtual_pipeline_size",
@@ -160,7 +189,14 @@ class ParallelConfig(Section):
 
     @property
     def model_parallel_size(self) -> int:
-        return self.tensor_parallel_size * self.pipeline_parallel_size
+        """Ranks of one replica."""
+        return self.tensor_parallel_size * self.context_parallel_size * self.pipeline_parallel_size
+
+    @property
+    def sequence_multiple(self) -> int:
+        """Rows are cut into this many equal parts: two chunks a context-parallel rank, each rank's tokens again by sequence parallelism."""
+        chunks = 2 * self.context_parallel_size if self.context_parallel_size > 1 else 1
+        return math.lcm(chunks, self.context_parallel_size * (self.tensor_parallel_size if self.sequence_parallel else 1))
 
     @property
     def micro_batch_group(self) -> int:

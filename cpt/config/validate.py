@@ -11,6 +11,7 @@ from cpt.config.model import ModelConfig
 from cpt.config.run import RunConfig
 from cpt.config.running import minutes
 from cpt.config.section import Section
+from cpt.config.training import Attention, ParallelConfig
 from cpt.core.errors import Problem
 
 
@@ -19,6 +20,7 @@ def validate(config: RunConfig) -> Iterator[Problem]:
     yield from _walk(config, "")
     yield from _names(config)
     yield from _machines(config)
+    yield from _attention(config)
     yield from layout_problems(config)
 
 
@@ -61,10 +63,35 @@ def _binding(name: str, value: str, tasks: int) -> Iterator[Problem]:
         yield Problem(where=f"cluster.{name}", what=f"is {value}", why=why, fix=f"cluster.{name}={kind}:<{tasks} entries>")
 
 
+def _attention(config: RunConfig) -> Iterator[Problem]:
+    """What latent attention and experts have not been shown to give right."""
+    model, train = config.model, config.train
+    if model.mla and train.document_masking:
+        why = f"the latent attention of {model.name} is not told where documents end"
+        yield Problem(where="train.document_masking", what="is true", why=why, fix="train.document_masking=false")
+    if (model.mla or model.moe) and config.parallel.context_parallel_size > 1:
+        why = f"neither latent attention nor experts have been tested with shared rows, and {model.name} has one of them"
+        yield Problem(
+            where="parallel.context_parallel_size", what=f"is {config.parallel.context_parallel_size}", why=why, fix="parallel.context_parallel_size=1"
+        )
+    if (model.mla or model.moe) and train.attention is Attention.transformer_engine:
+        why = f"the layers of {model.name} are not among those taken from it"
+        yield Problem(where="train.attention", what=f"is {train.attention}", why=why, fix="train.attention=auto")
+
+
 def layout_problems(config: RunConfig) -> Iterator[Problem]:
     """Which shapes megatron-core can cut, and which fit the cluster; each with the neighbors that would work."""
     parallel = config.parallel
-    if min(parallel.tensor_parallel_size, parallel.pipeline_parallel_size, parallel.virtual_pipeline_size, config.slurm.world_size) < 1:
+    if (
+        min(
+            parallel.tensor_parallel_size,
+            parallel.context_parallel_size,
+            parallel.pipeline_parallel_size,
+            parallel.virtual_pipeline_size,
+            config.slurm.world_size,
+        )
+        < 1
+    ):
         return  # said by the sections themselves
     yield from _model_cuts(config)
     yield from _rank_counts(config)
@@ -111,7 +138,7 @@ def _rank_counts(config: RunConfig) -> Iterator[Problem]:
         yield Problem(
             where="slurm.nodes",
             what=f"is {slurm.nodes} x {slurm.tasks_per_node} ranks = {slurm.world_size}",
-            why=f"one replica needs TP {parallel.tensor_parallel_size} x PP {parallel.pipeline_parallel_size} = {parallel.model_parallel_size} ranks",
+            why=f"one replica needs {_replica(parallel)} = {parallel.model_parallel_size} ranks",
             fix=f"slurm.nodes={options}" if options else "parallel=single",
         )
         return
@@ -128,6 +155,11 @@ def _rank_counts(config: RunConfig) -> Iterator[Problem]:
         )
 
 
+def _replica(parallel: ParallelConfig) -> str:
+    context = f" x CP {parallel.context_parallel_size}" if parallel.context_parallel_size > 1 else ""
+    return f"TP {parallel.tensor_parallel_size}{context} x PP {parallel.pipeline_parallel_size}"
+
+
 def _node_counts(config: RunConfig) -> list[int]:
     """Nearest to the chosen count: those that hold whole replicas and, if any do, also keep the global batch."""
     slurm, replica, train = config.slurm, config.parallel.model_parallel_size, config.train
@@ -139,19 +171,16 @@ def _node_counts(config: RunConfig) -> list[int]:
 
 
 def _lengths(config: RunConfig) -> Iterator[Problem]:
-    length, known, tensor = config.train.sequence_length, config.model.max_position_embeddings, config.parallel.tensor_parallel_size
+    length, known, parallel = config.train.sequence_length, config.model.max_position_embeddings, config.parallel
     if known and length > known:
         yield Problem(where="train.sequence_length", what=f"is {length}", why=f"the base knows {known} positions", fix=f"train.sequence_length={known}")
     if 0 < config.model.sliding_window < length:
         why = f"the base looks back {config.model.sliding_window} tokens, the engine over the whole sequence; up to that length both are the same"
         yield Problem(where="train.sequence_length", what=f"is {length}", why=why, fix=f"train.sequence_length={config.model.sliding_window}")
-    if config.parallel.sequence_parallel and length % tensor:
-        yield Problem(
-            where="train.sequence_length",
-            what=f"is {length}",
-            why=f"sequence_parallel cuts it into tensor_parallel_size={tensor} parts",
-            fix=f"train.sequence_length={-(-length // tensor) * tensor}",
-        )
+    if length % (multiple := parallel.sequence_multiple):
+        cuts = [f"sequence_parallel cuts it into tensor_parallel_size={parallel.tensor_parallel_size} parts"] * parallel.sequence_parallel
+        cuts += [f"context_parallel_size={parallel.context_parallel_size} into two chunks a rank"] * (parallel.context_parallel_size > 1)
+        yield Problem(where="train.sequence_length", what=f"is {length}", why=", ".join(cuts), fix=f"train.sequence_length={-(-length // multiple) * multiple}")
 
 
 def _expert_ranks(config: RunConfig) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""`Engine`: one model over TP x PP x DP, and the three things that can be asked of it.
+"""`Engine`: one model over TP x CP x PP x DP, and the three things that can be asked of it.
 
 Shapes: n sequences over all ranks, m = n / DP of this rank's replica, s tokens a sequence, v vocabulary. Every rank calls
 the same method and gets the same answer; each works only on its own part.
@@ -21,10 +21,13 @@ from megatron.core.transformer.module import Float16Module
 
 from cpt.config.model import ModelConfig
 from cpt.config.training import OptimizerConfig, ParallelConfig, Precision
+from cpt.engine.attention import PLAIN, ForwardPlan
+from cpt.engine.context import held, whole_rows
 from cpt.engine.model import build_chunks
 from cpt.engine.moe import expert_tokens
 from cpt.engine.optimizer import build_optimizer, gradient_norm, set_learning_rate, update
 from cpt.engine.parallel import counts_once, data_rank
+from cpt.engine.segments import Documents, documents
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
@@ -47,10 +50,15 @@ class Engine:
     """A model and, when `optimizer` is given, what it takes to train it. Weights are random until loaded."""
 
     def __init__(
-        self, model: ModelConfig, parallel: ParallelConfig, precision: Precision, optimizer: OptimizerConfig | None = None, hidden_dropout: float = 0.0
+        self,
+        model: ModelConfig,
+        parallel: ParallelConfig,
+        precision: Precision,
+        optimizer: OptimizerConfig | None = None,
+        forward: ForwardPlan = PLAIN,
     ) -> None:
-        self.model_config, self.parallel, self.precision = model, parallel, precision
-        self.chunks = build_chunks(model, parallel, precision, hidden_dropout)
+        self.model_config, self.parallel, self.precision, self.forward = model, parallel, precision, forward
+        self.chunks = build_chunks(model, parallel, precision, forward)
         config = self.chunks[0].config
         self.modules: list[Any] = [Float16Module(config, gpt) for gpt in self.chunks] if precision is Precision.bf16 else list(self.chunks)
         self.optimizer: Any = None
@@ -109,12 +117,14 @@ class Engine:
         found: list[torch.Tensor] = []
 
         def keep(output: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-            whole = gather_from_tensor_model_parallel_region(output.float())
-            found.append(whole[..., : self.model_config.vocab_size].contiguous())
+            whole = whole_rows(gather_from_tensor_model_parallel_region(output.float()))
+            found.append(whole[:, : tokens.shape[1], : self.model_config.vocab_size].contiguous())
             return whole.sum(), {}
 
         with torch.no_grad():
-            self._forward_backward([(torch.from_numpy(tokens), None)] * self.parallel.micro_batch_group, keep, tokens.shape, forward_only=True)
+            # Later tokens change nothing for those before them.
+            padded = np.pad(tokens, ((0, 0), (0, -tokens.shape[1] % self.parallel.sequence_multiple)))
+            self._forward_backward([(torch.from_numpy(padded), None)] * self.parallel.micro_batch_group, keep, padded.shape, forward_only=True)
         shape = (*tokens.shape, self.model_config.vocab_size)
         result = found[0] if found else torch.empty(shape, device=torch.cuda.current_device())
         dist.broadcast(result, parallel_state.get_pipeline_model_parallel_last_rank(), group=parallel_state.get_pipeline_model_parallel_group())
@@ -138,8 +148,8 @@ class Engine:
         found: list[torch.Tensor] = []
 
         def keep(output: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-            found.append(output.detach().float())
-            return output.float().mean(), {}
+            found.append(whole_rows(output.detach().float()))
+            return output.float().mean() / self.parallel.context_parallel_size, {}  # megatron adds over those ranks
 
         shape = (micro_batch_size, mine.shape[1] - 1)
         self._forward_backward([(m[:, :-1].contiguous(), m[:, 1:].contiguous()) for m in micro], keep, shape, forward_only)
@@ -161,9 +171,10 @@ class Engine:
         def step(iterator: Iterator[MicroBatch], module: Any) -> tuple[torch.Tensor, Callable[..., Any]]:
             device = torch.cuda.current_device()
             tokens, labels = next(iterator)
-            positions = torch.arange(tokens.shape[1], device=device).expand_as(tokens)
-            targets = labels.to(device) if labels is not None else None
-            return module(tokens.to(device), positions, None, labels=targets), loss
+            mine = held(tokens.shape[1])
+            targets = labels[:, mine].to(device) if labels is not None else None
+            positions = mine.to(device).expand(len(tokens), -1)
+            return module(tokens[:, mine].to(device), positions, None, labels=targets, packed_seq_params=self._documents(tokens)), loss
 
         get_forward_backward_func()(
             forward_step_func=step,
@@ -175,10 +186,18 @@ class Engine:
             forward_only=forward_only,
         )
 
+    def _documents(self, tokens: torch.Tensor) -> Documents | None:
+        if self.forward.end_of_document is None:
+            return None
+        rank, size = parallel_state.get_context_parallel_rank(), parallel_state.get_context_parallel_world_size()
+        return documents(tokens, self.forward.end_of_document, rank, size)
+
     def describe(self) -> str:
         """The layout in a few letters, for logs and records: `TP2 x PP2 x DP2`."""
+        parallel = self.parallel
+        context = f" x CP{parallel.context_parallel_size}" if parallel.context_parallel_size > 1 else ""
         virtual = f" x VP{len(self.modules)}" if len(self.modules) > 1 else ""
-        return f"TP{self.parallel.tensor_parallel_size} x PP{self.parallel.pipeline_parallel_size}{virtual} x DP{data_rank()[1]}"
+        return f"TP{parallel.tensor_parallel_size}{context} x PP{parallel.pipeline_parallel_size}{virtual} x DP{data_rank()[1]}"
 
 
 def _distribute(modules: list[Any], config: Any, parallel: ParallelConfig) -> list[Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from megatron.core import parallel_state
-from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec, get_gpt_layer_with_transformer_engine_spec
 from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
@@ -14,28 +14,28 @@ from megatron.core.transformer.transformer_config import MLATransformerConfig, T
 from megatron.core.transformer.transformer_layer import get_transformer_layer_offset
 
 from cpt.config.model import ModelConfig
-from cpt.config.training import ParallelConfig, Precision, Recompute
+from cpt.config.training import Attention, ParallelConfig, Precision, Recompute
 from cpt.engine import accumulate
-from cpt.engine.attention import SdpaCoreAttention
+from cpt.engine.attention import CoreAttention, ForwardPlan
 from cpt.engine.mla import LatentAttention, mla_settings
 from cpt.engine.moe import Router, moe_settings
 from cpt.engine.norm import RMSNorm
-from cpt.engine.rope import inverse_frequencies
+from cpt.engine.rope import inverse_frequencies, restart_with_documents
 
 
-def build_chunks(model: ModelConfig, parallel: ParallelConfig, precision: Precision, hidden_dropout: float = 0.0) -> list[GPTModel]:
+def build_chunks(model: ModelConfig, parallel: ParallelConfig, precision: Precision, forward: ForwardPlan) -> list[GPTModel]:
     """This rank's model chunks, on its device, with random weights: one, or `virtual_pipeline_size` of an interleaved pipeline.
 
     Vocabulary rows are padded to a multiple of TP; the pad is never a target and is cut off again by `cpt.convert`.
     """
-    config = transformer_config(model, parallel, precision, hidden_dropout)
-    return [_chunk(number, config, model, parallel) for number in range(parallel.virtual_pipeline_size)]
+    config = transformer_config(model, parallel, precision, forward)
+    return [_chunk(number, config, model, parallel, forward) for number in range(parallel.virtual_pipeline_size)]
 
 
-def _chunk(number: int, config: TransformerConfig, model: ModelConfig, parallel: ParallelConfig) -> GPTModel:
+def _chunk(number: int, config: TransformerConfig, model: ModelConfig, parallel: ParallelConfig, forward: ForwardPlan) -> GPTModel:
     gpt = GPTModel(
         config=config,
-        transformer_layer_spec=block_spec(config, number),
+        transformer_layer_spec=block_spec(config, forward, number),
         vocab_size=padded_vocab_size(model, parallel),
         max_sequence_length=model.max_position_embeddings,
         pre_process=parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=number),
@@ -46,10 +46,12 @@ def _chunk(number: int, config: TransformerConfig, model: ModelConfig, parallel:
     )
     if not model.mla:  # whose layers have their own, with YaRN
         gpt.rotary_pos_emb.inv_freq = inverse_frequencies(model, gpt.rotary_pos_emb.inv_freq.device)
+    if forward.end_of_document is not None:
+        restart_with_documents(gpt)
     return gpt.cuda(torch.cuda.current_device()) if torch.cuda.is_available() else gpt
 
 
-def transformer_config(model: ModelConfig, parallel: ParallelConfig, precision: Precision, hidden_dropout: float = 0.0) -> TransformerConfig:
+def transformer_config(model: ModelConfig, parallel: ParallelConfig, precision: Precision, forward: ForwardPlan) -> TransformerConfig:
     """RMSNorm, SwiGLU, RoPE; by family a bias on queries, keys and values, a norm on queries and keys, latent attention, experts."""
     bf16 = precision is Precision.bf16
     config_class = MLATransformerConfig if model.mla else TransformerConfig
@@ -67,8 +69,8 @@ def transformer_config(model: ModelConfig, parallel: ParallelConfig, precision: 
         add_bias_linear=False,
         add_qkv_bias=model.qkv_bias,
         qk_layernorm=model.qk_norm,
-        hidden_dropout=hidden_dropout,
-        attention_dropout=0.0,
+        hidden_dropout=forward.hidden_dropout,
+        attention_dropout=forward.attention_dropout,
         bias_activation_fusion=False,
         bias_dropout_fusion=False,
         masked_softmax_fusion=False,
@@ -77,6 +79,7 @@ def transformer_config(model: ModelConfig, parallel: ParallelConfig, precision: 
         pipeline_model_parallel_size=parallel.pipeline_parallel_size,
         expert_model_parallel_size=parallel.expert_parallel_size,
         expert_tensor_parallel_size=1,
+        context_parallel_size=parallel.context_parallel_size,
         sequence_parallel=parallel.sequence_parallel and parallel.tensor_parallel_size > 1,
         params_dtype=torch.bfloat16 if bf16 else torch.float32,
         pipeline_dtype=torch.bfloat16 if bf16 else torch.float32,
@@ -89,20 +92,25 @@ def transformer_config(model: ModelConfig, parallel: ParallelConfig, precision: 
     )
 
 
-def block_spec(config: TransformerConfig, chunk: int = 0) -> TransformerBlockSubmodules:
-    """megatron-core's own layers for one chunk of this pipeline stage, with our norms, attention and router put in."""
+def block_spec(config: TransformerConfig, forward: ForwardPlan, chunk: int = 0) -> TransformerBlockSubmodules:
+    """The layers of one chunk of this pipeline stage: Transformer Engine's, or megatron-core's own with our norms, attention and router put in."""
     first, count = get_transformer_layer_offset(config, vp_stage=chunk), get_num_layers_to_build(config, vp_stage=chunk)
+    if forward.kernel.name is Attention.transformer_engine:
+        from megatron.core.extensions.transformer_engine import TENorm
+
+        whole = get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)
+        return TransformerBlockSubmodules(layer_specs=[whole] * count, layer_norm=TENorm)
     experts = [config.num_moe_experts if routed else None for routed in config.moe_layer_freq] if config.num_moe_experts else [None] * config.num_layers
-    specs = {kind: layer_spec(config, kind) for kind in set(experts)}
+    specs = {kind: layer_spec(config, kind, forward) for kind in set(experts)}
     return TransformerBlockSubmodules(layer_specs=[specs[kind] for kind in experts[first : first + count]], layer_norm=RMSNorm)
 
 
-def layer_spec(config: TransformerConfig, experts: int | None) -> ModuleSpec:
+def layer_spec(config: TransformerConfig, experts: int | None, forward: ForwardPlan) -> ModuleSpec:
     """One layer, dense or with `experts`."""
     spec = get_gpt_layer_local_spec(num_experts=experts, multi_latent_attention=config.multi_latent_attention, normalization="RMSNorm")
     spec.submodules.input_layernorm = spec.submodules.pre_mlp_layernorm = RMSNorm
     attention = spec.submodules.self_attention
-    attention.submodules.core_attention = SdpaCoreAttention
+    attention.submodules.core_attention = ModuleSpec(module=CoreAttention, params={"kernel": forward.kernel})
     if config.multi_latent_attention:
         attention.module, attention.submodules.kv_layernorm = LatentAttention, RMSNorm
     elif config.qk_layernorm:

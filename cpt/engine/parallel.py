@@ -16,7 +16,7 @@ from cpt.core.world import World
 
 
 def initialize(world: World, parallel: ParallelConfig, seed: int, timeout_minutes: float = 10) -> None:
-    """Join all ranks and cut the world into TP x PP x DP. Raises when the world cannot be joined in time."""
+    """Join all ranks and cut the world into TP x CP x PP x DP. Raises when the world cannot be joined in time."""
     if torch.cuda.is_available():
         torch.cuda.set_device(world.local_rank)
     os.environ.update(MASTER_ADDR=world.master_addr, MASTER_PORT=str(world.master_port or _free_port()))
@@ -37,6 +37,7 @@ def cut_world(parallel: ParallelConfig, seed: int) -> None:
         virtual_pipeline_model_parallel_size=parallel.virtual_pipeline_size if parallel.virtual_pipeline_size > 1 else None,
         expert_model_parallel_size=parallel.expert_parallel_size,
         expert_tensor_parallel_size=1,  # experts are narrow: spread, never cut
+        context_parallel_size=parallel.context_parallel_size,
         create_gloo_process_groups=not rehearsed(),
     )
     seed_generators(seed)
@@ -65,8 +66,9 @@ def data_rank() -> tuple[int, int]:
 
 
 def counts_once() -> bool:
-    """One rank per data-parallel replica, on the last stage: whoever adds up losses must not count TP copies."""
-    return bool(parallel_state.is_pipeline_last_stage(ignore_virtual=True)) and parallel_state.get_tensor_model_parallel_rank() == 0
+    """One rank per data-parallel replica, on the last stage: whoever adds up losses must not count the copies of TP and CP."""
+    copies = parallel_state.get_tensor_model_parallel_rank() + parallel_state.get_context_parallel_rank()
+    return bool(parallel_state.is_pipeline_last_stage(ignore_virtual=True)) and copies == 0
 
 
 def agree_on[T](value: T) -> T:

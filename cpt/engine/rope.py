@@ -6,6 +6,7 @@ megatron-core takes the base of the frequencies as a whole number, and of Llama 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
@@ -27,3 +28,19 @@ def _llama3(plain: torch.Tensor, scaling: RopeScaling) -> torch.Tensor:
     between = (1 - ramp) * plain / scaling.factor + ramp * plain
     stretched = torch.where(wavelength > original / scaling.low_freq_factor, plain / scaling.factor, between)
     return torch.where(wavelength < original / scaling.high_freq_factor, plain, stretched)
+
+
+def restart_with_documents(gpt: Any) -> None:
+    """Angles from each micro-batch's own positions: `gpt` is called with `packed_seq_params=Documents`.
+
+    Rotation is relative and nothing looks across documents, so this only keeps the angles as small as in a document alone.
+    """
+    now: dict[str, torch.Tensor] = {}
+    gpt.register_forward_pre_hook(lambda _, args, kwargs: now.update(positions=kwargs["packed_seq_params"].positions), with_kwargs=True)
+    gpt.rotary_pos_emb.register_forward_hook(lambda rotary, args, angles: angles_at(now["positions"], rotary.inv_freq))
+
+
+def angles_at(positions: torch.Tensor, frequencies: torch.Tensor) -> torch.Tensor:
+    """positions [b, s], radians a position [d / 2] -> radians [s, b, 1, d], as megatron-core's rotary embedding gives them."""
+    half = positions.T[:, :, None, None].to(frequencies.device, torch.float32) * frequencies
+    return torch.cat((half, half), dim=-1)

@@ -15,6 +15,7 @@ from cpt.core.world import World
 from cpt.data import MixtureDataset, open_manifest, open_mixture
 from cpt.engine import Engine
 from cpt.plan.flops import flops_per_token
+from cpt.train.attention import choose_kernel, forward_plan
 from cpt.train.heldout import Heldout
 from cpt.train.journaling import Recorder, Say
 from cpt.train.restoring import restore
@@ -42,7 +43,8 @@ def build_job(run: RunPaths, config: RunConfig, world: World, attempt: int, say:
     """Open data, build the engine, then the newest complete checkpoint, or the base through its gate."""
     manifest, history = open_manifest(config), read_history(run)
     data = open_mixture(config, manifest, segments(RunRecord.load(run.run).mixture, history.amendments))
-    engine = Engine(config.model, config.parallel, config.train.precision, config.optimizer, config.train.hidden_dropout)
+    forward = forward_plan(config, choose_kernel(config, run, world), manifest)
+    engine = Engine(config.model, config.parallel, config.train.precision, config.optimizer, forward)
     speed = Speedometer(flops_per_token(config.model, config.train.sequence_length), config.cluster.peak_flops, world.world_size)
     recorder = Recorder(run, attempt, world, data.names, speed, say)
     keep = config.checkpoint

@@ -19,8 +19,7 @@ from cpt.core.paths import RunPaths
 from cpt.core.records import ParityRecord
 from cpt.core.world import World
 from cpt.data import Ledger, batch_crc32
-from cpt.engine import StepResult
-from cpt.engine.attention import NAME as ATTENTION
+from cpt.engine import Engine, StepResult
 from cpt.tracking.journal import ANOMALY, ROLLBACK, Journal
 from cpt.train.anomaly import Anomaly
 from cpt.train.speed import Speedometer
@@ -56,18 +55,19 @@ class Recorder:
         self.why = ""
         """Of an anomaly that ends the run."""
 
-    def begin(self, resume_step: int, layout: str) -> None:
+    def begin(self, resume_step: int, engine: Engine) -> None:
         """First event of an attempt: readers take later steps of earlier attempts as superseded."""
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
         self._event(
             "attempt_begin",
             resume_step=resume_step,
             world_size=self.world.world_size,
-            layout=layout,
+            layout=engine.describe(),
             host=self.world.node_name,
-            attention=ATTENTION,
+            attention=str(engine.forward.kernel),
             device=device,
         )
+        self._say(f"{engine.describe()} on {device}, attention by {engine.forward.kernel}")
 
     def scheduled(self, schedule: str, now: float, following: float) -> None:
         """The learning rate in force; of the next update, and of the one after it."""

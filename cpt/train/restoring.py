@@ -27,7 +27,7 @@ def restore(engine: Engine, store: CheckpointStore, data: MixtureDataset, config
     if dist.get_rank() == 0:
         store.tidy()
     step, damaged = newest_intact(store)
-    recorder.begin(step or 0, engine.describe())
+    recorder.begin(step or 0, engine)
     for path, files in damaged.items():
         recorder.set_aside(path, files)
     if step is None:

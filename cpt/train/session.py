@@ -11,12 +11,16 @@ import torch
 from cpt import engine
 from cpt.checkpoint import CheckpointStore, state
 from cpt.config.run import RunConfig
-from cpt.config.training import ParallelConfig, Precision
+from cpt.config.training import Attention, ParallelConfig, Precision
 from cpt.convert import BaseFolder, import_weights
 from cpt.core.errors import MissingInput
 from cpt.core.paths import RunPaths
 from cpt.core.world import World
+from cpt.data import open_manifest
 from cpt.engine import Engine
+from cpt.engine.attention import ForwardPlan
+from cpt.engine.kernels import resolve
+from cpt.train.attention import forward_plan
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Session:
 def open_session(config: RunConfig, run: RunPaths, weights: str, precision: Precision | None = None) -> Session:
     """`weights` is `base` or `latest`; in the run's own precision unless told otherwise. Raises `MissingInput`."""
     engine.initialize(World(), ParallelConfig(), config.seed)
-    loaded = Engine(config.model, ParallelConfig(), config.train.precision)
+    loaded = Engine(config.model, ParallelConfig(), config.train.precision, forward=_forward(config, config.train.precision))
     if weights == "base":
         folder = BaseFolder(config.runs.base(config.model.name))
         folder.check(config.model)
@@ -63,7 +67,13 @@ def _in_precision(loaded: Engine, precision: Precision | None, config: RunConfig
     """The same weights in another precision (bf16 weights are exact in fp32)."""
     if precision is None or precision is loaded.precision:
         return loaded
-    other = Engine(config.model, ParallelConfig(), precision)
+    other = Engine(config.model, ParallelConfig(), precision, forward=_forward(config, precision))
     for target, source in zip(other.chunks, loaded.chunks, strict=True):
         target.load_state_dict(source.state_dict())
     return other
+
+
+def _forward(config: RunConfig, precision: Precision) -> ForwardPlan:
+    """As the run attends; in fp32 through torch, since flash kernels have none."""
+    choice = config.train.attention if precision is config.train.precision else Attention.auto
+    return forward_plan(config, resolve(choice, precision), open_manifest(config) if config.train.document_masking else None)

@@ -146,3 +146,34 @@ def test_these_are_no_secrets(name: str) -> None:
 def test_divisors_and_nearest() -> None:
     assert divisors(12) == [1, 2, 3, 4, 6, 12]
     assert nearest([4, 8, 16, 32, 64], 15, 3) == [4, 8, 16]
+
+
+def test_rows_are_cut_into_two_chunks_a_context_parallel_rank() -> None:
+    found = refused("experiment=ellama_8b", "parallel.context_parallel_size=3", "slurm.nodes=6", "slurm.spare_nodes=0")
+    assert [(problem.where, problem.fix) for problem in found if problem.where == "train.sequence_length"] == [
+        ("train.sequence_length", "train.sequence_length=8196")
+    ]
+    assert "context_parallel_size=3 into two chunks a rank" in found[0].why or "context_parallel_size=3 into two chunks a rank" in found[-1].why
+
+
+def test_a_replica_has_context_parallel_ranks() -> None:
+    found = refused("experiment=ellama_70b", "parallel.context_parallel_size=2", "slurm.nodes=59")
+    assert found[0].why == "one replica needs TP 8 x CP 2 x PP 4 = 64 ranks"
+
+
+def test_chunks_must_divide_the_layers_of_a_stage_and_the_micro_batches_the_stages() -> None:
+    assert refused("experiment=ellama_70b", "parallel.virtual_pipeline_size=3")[0] == Problem(
+        where="parallel.virtual_pipeline_size",
+        what="is 3",
+        why="model.num_layers=80 / pipeline_parallel_size=4 must divide by it",
+        fix="parallel.virtual_pipeline_size=1 or 2 or 4 or 5 or 10 or 20",
+    )
+    assert refused("experiment=ellama_70b", "parallel.virtual_pipeline_size=5", "train.global_batch_size=1455")[0].fix == "train.global_batch_size=1440 or 1500"
+    compose_config(["experiment=ellama_70b", "parallel.virtual_pipeline_size=5"])
+    assert refused("experiment=ellama_8b", "parallel.virtual_pipeline_size=2")[0].where == "parallel.virtual_pipeline_size"
+
+
+def test_a_backend_is_refused_for_what_it_cannot_do() -> None:
+    assert refused("experiment=demo", "train.attention=flash2", "train.precision=fp32")[0].fix == "train.attention=sdpa"
+    assert refused("experiment=demo", "train.attention=flash4", "train.attention_dropout=0.1")[0].fix == "train.attention=flash2"
+    assert refused("experiment=demo", "train.attention=transformer_engine", "train.document_masking=true")[0].fix == "train.attention=auto"

@@ -103,7 +103,7 @@ def saved_activations(engine: Any, tokens: int) -> int:
     if engine.parallel.overlap_param_gather:
         engine.modules[0].disable_forward_pre_hook(param_sync=False)
     row = torch.zeros(1, tokens, dtype=torch.long)
-    with mock.patch("cpt.engine.attention.scaled_dot_product_attention", flash()), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with mock.patch("cpt.engine.kernels.scaled_dot_product_attention", flash()), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         output = engine.modules[0](row, torch.arange(tokens)[None], None)  # noqa: F841 - lives until all is counted
     return sum(storage.nbytes() for storage in found.values() if storage.nbytes() > 8 * tokens)
 
