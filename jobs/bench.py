@@ -14,6 +14,7 @@ from cpt.core.errors import Problem, UserError
 BENCHES = {
     "launch": "jobs.launch_bench",
     "train": "cpt.bench.training",
+    "checkpoint": "cpt.bench.checkpoint",
 }
 """Name -> module with `OPTIONS` (name -> default, beside `save`) and `run(options, overrides) -> Figures`. Only the chosen one is imported."""
 

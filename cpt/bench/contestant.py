@@ -41,6 +41,7 @@ class Contestant:
         from cpt.bench import trainers
 
         self.config = config
+        self.saves: Any = None
         if kind == "weights":
             trainers.make_weights(config, base)
             return
@@ -65,6 +66,14 @@ class Contestant:
             phases.enter("other")
             self.trainer.step(batch)
         return {phase: seconds / count for phase, seconds in phases.stop().items()}
+
+    def save(self, folder: str, asynchronous: bool, updates: int, step: int) -> dict[str, float]:
+        """Seconds and bytes of one checkpoint of ours, with `updates` made before it is waited for."""
+        from cpt.bench.saves import Saves
+
+        self.saves = self.saves or Saves(self.trainer.engine, Path(folder))  # type: ignore[attr-defined]
+        found: dict[str, float] = self.saves.save(asynchronous, step, lambda: self.steps(updates, seed=step))
+        return found
 
     def matmul(self) -> dict[str, float]:
         """FLOP/s of the largest matrix product that this device does in the run's precision: the best of five."""

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch.distributed as dist
 
@@ -18,7 +18,6 @@ from cpt.checkpoint import CheckpointStore, state, writer
 from cpt.checkpoint.records import CompleteRecord
 from cpt.core.heartbeat import Phase
 from cpt.engine import Engine
-from cpt.train.journaling import Recorder
 from cpt.train.state import TrainState
 
 
@@ -67,10 +66,20 @@ class Flight:
     """Seconds that training waited for the disk."""
 
 
+class Listener(Protocol):
+    """Told of every save."""
+
+    def staged(self, step: int, seconds: float) -> None:
+        """Training waited `seconds` while its state was copied; it goes on."""
+
+    def saved(self, record: CompleteRecord, seconds: float, staging: float, waited: float) -> None:
+        """On rank 0: complete after `seconds`, of which training waited `staging` + `waited`."""
+
+
 class Saver:
     """What the loop calls: `save` when a checkpoint is due, `poll` each step, `finish` when it ends. All ranks call the same."""
 
-    def __init__(self, engine: Engine, store: CheckpointStore, recorder: Recorder, asynchronous: bool) -> None:
+    def __init__(self, engine: Engine, store: CheckpointStore, recorder: Listener, asynchronous: bool) -> None:
         self.engine, self.store, self.recorder, self.asynchronous = engine, store, recorder, asynchronous
         self.staging = writer.Staging()
         self.flight: Flight | None = None

@@ -55,7 +55,7 @@ def steps(world: Any, layout: str, root: Path, save: bool, load: str) -> list[tu
         if step > SAVED_AT:
             found.append((result.loss, result.grad_norm))
         elif step == SAVED_AT:
-            saver = Saver(trained, CheckpointStore(root / layout), _Silent(), asynchronous=False)  # type: ignore[arg-type]
+            saver = Saver(trained, CheckpointStore(root / layout), _Silent(), asynchronous=False)
             saver.save(TrainState(step=step), lambda *_: None)
     return found
 

@@ -1,0 +1,86 @@
+"""`cpt bench checkpoint`: how long training waits for a save, synchronous and asynchronous in alternating pairs, against what `dd` writes on that disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from cpt.bench.figures import Figures, whole_number
+from cpt.bench.processes import Processes
+from cpt.config.compose import compose_config
+from cpt.config.seal import to_yaml
+from cpt.core import units
+from cpt.core.errors import CptError
+
+OPTIONS = {"pairs": "5", "updates": "4", "folder": "runs/bench", "threads": os.environ.get("OMP_NUM_THREADS", "1")}
+"""Saves of each kind; updates that are made after each, while an asynchronous one is written; whose disk is written to; threads of each process."""
+
+_SHAPE = ["cluster=local", "train.global_batch_size=4", "train.micro_batch_size=1", "train.train_tokens=1000000"]
+_PIECE = 8 * 2**20
+
+
+def run(options: Mapping[str, str], overrides: Sequence[str]) -> Figures:
+    """A row for each way to save, and one for dd."""
+    config, pairs, updates = compose_config([*_SHAPE, *overrides]), whole_number(options, "pairs"), whole_number(options, "updates")
+    Path(options["folder"]).mkdir(parents=True, exist_ok=True)
+    saves: dict[str, list[dict[str, float]]] = {"synchronous": [], "asynchronous": []}
+    rates: list[float] = []
+    with TemporaryDirectory(prefix="checkpoint-", dir=options["folder"]) as name:
+        folder = Path(name).absolute()
+        (folder / "config.yaml").write_text(to_yaml(config))
+        Processes("weights", folder, 1, options["threads"]).close()
+        ranks = Processes("ours", folder, config.slurm.world_size, options["threads"])
+        try:
+            for pair in range(-1, pairs):  # the first of each allocates its memory and is not counted
+                for kind, found in saves.items():
+                    made = ranks.ask("save", folder=str(folder / "checkpoints"), asynchronous=kind == "asynchronous", updates=updates, step=2 * pair + 3)
+                    found.extend([made] if pair >= 0 else [])
+                rates.append(dd(folder / "dd", round(made["bytes"])))
+                shutil.rmtree(folder / "checkpoints")
+        finally:
+            ranks.close()
+    return figures(saves, rates)
+
+
+def dd(path: Path, size: int) -> float:
+    """Bytes a second of one sequential writer that ends with fdatasync."""
+    begun = time.perf_counter()
+    count = -(-size // _PIECE)
+    ended = subprocess.run(
+        ["dd", "if=/dev/zero", f"of={path}", f"bs={_PIECE}", f"count={count}", "conv=fdatasync"], capture_output=True, text=True, check=False
+    )
+    seconds = time.perf_counter() - begun
+    path.unlink(missing_ok=True)
+    if ended.returncode:
+        raise CptError(f"dd: {ended.stderr.strip()}")
+    return count * _PIECE / seconds
+
+
+def figures(saves: Mapping[str, Sequence[Mapping[str, float]]], rates: Sequence[float]) -> Figures:
+    """Medians. Bandwidth counts from the end of staging until the checkpoint is published."""
+    disk = statistics.median(rates)
+    rows: list[tuple[str, ...]] = []
+    data: dict[str, Any] = {}
+    for kind, made in saves.items():
+        middle = {key: statistics.median(one[key] for one in made) for key in made[0]}
+        rate = statistics.median(one["bytes"] / (one["seconds"] - one["staging"]) for one in made)
+        blocked = statistics.median(one["staging"] + one["waited"] for one in made)
+        shown = [f"{1000 * value:.1f} ms" for value in (blocked, middle["staging"], middle["waited"], middle["seconds"])]
+        rows.append((kind, *shown, units.size(middle["bytes"]), f"{units.size(rate)}/s", f"{rate / disk:.0%}"))
+        data[kind] = {"saves": list(made), "blocked": blocked, "bytes_per_second": rate, "share_of_dd": rate / disk}
+    rows.append(("dd, fdatasync", "", "", "", "", units.size(middle["bytes"]), f"{units.size(disk)}/s", "100%"))
+    ratio = data["synchronous"]["blocked"] / data["asynchronous"]["blocked"]
+    columns = ("", "training waits", "of it for the copy", "of it for the disk", "until complete", "size", "bandwidth", "of dd")
+    return Figures(
+        columns=columns,
+        rows=rows,
+        data={"kinds": data, "dd_bytes_per_second": list(rates)},
+        notes=[f"a synchronous save holds training {ratio:.1f} times as long; medians of {len(made)} pairs"],
+    )

@@ -1,0 +1,35 @@
+"""One save of our engine's state, timed. Imports the engine, which prepares torch: nobody else's process may."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from cpt.checkpoint import CheckpointStore, Keep
+from cpt.checkpoint.records import CompleteRecord
+from cpt.engine import Engine
+from cpt.train.saving import Saver
+from cpt.train.state import TrainState
+
+
+class Saves:
+    """Keeps its staging memory from one save to the next, as training does."""
+
+    def __init__(self, engine: Engine, folder: Path) -> None:
+        self.saver = Saver(engine, CheckpointStore(folder, Keep(last=1)), self, asynchronous=True)
+        self.found: dict[str, float] = {}
+
+    def save(self, asynchronous: bool, step: int, work: Callable[[], object]) -> dict[str, float]:
+        """Save, do some work, wait for the save; on rank 0 its seconds and bytes."""
+        self.saver.asynchronous = asynchronous
+        self.saver.save(TrainState(step=step), lambda _phase, _step: None)
+        work()
+        self.saver.finish()
+        return self.found
+
+    def staged(self, step: int, seconds: float) -> None:
+        """Said again by `saved`."""
+
+    def saved(self, record: CompleteRecord, seconds: float, staging: float, waited: float) -> None:
+        """On rank 0, once the checkpoint is complete."""
+        self.found = {"bytes": record.bytes, "seconds": seconds, "staging": staging, "waited": waited}
