@@ -44,7 +44,7 @@ class Ranks:
     def kill(self) -> None:
         """SIGKILL to all, as the power would."""
         for process in self.processes:
-            os.kill(process.pid or 0, signal.SIGKILL)
+            process.kill()  # a word to the dead is no error
         for process in self.processes:
             process.join()
 
