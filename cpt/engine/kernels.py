@@ -97,8 +97,9 @@ def _sdpa_dense(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float 
     if q.shape[2] != k.shape[2]:  # torch's own causal mask is aligned at the top left
         mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril(k.shape[2] - q.shape[2])
     grouped = q.shape[1] != k.shape[1]
+    width, v = v.shape[-1], _widen(v, q)  # else torch keeps the whole s x s matrix
     out = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, dropout_p=dropout, scale=scale, enable_gqa=grouped)
-    return out.transpose(1, 2)
+    return out[..., :width].transpose(1, 2)
 
 
 def _sdpa_varlen(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, segments: Segments, scale: float | None, dropout: float) -> torch.Tensor:
@@ -140,7 +141,7 @@ def _flash2(version: str) -> Kernel:
 
 
 def _widen(v: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-    """flash-attn 2 takes one head size only; columns of zeros come out as columns of zeros."""
+    """flash-attn 2 and torch's blocked kernels take one head size only; columns of zeros come out as columns of zeros."""
     return pad(v, (0, q.shape[-1] - v.shape[-1])) if v.shape[-1] != q.shape[-1] else v
 
 
