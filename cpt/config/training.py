@@ -55,6 +55,14 @@ class Recompute(StrEnum):
     full = "full"  # every layer
 
 
+class Fusion(StrEnum):
+    """Whether norm, activation and cross entropy are one kernel each. The results differ by rounding."""
+
+    auto = "auto"  # fused on GPUs, plain on CPUs
+    plain = "plain"  # Hugging Face's arithmetic, operator by operator
+    fused = "fused"
+
+
 @dataclass(kw_only=True, slots=True)
 class TrainConfig(Section):
     """The batch and the budget. Steps are derived: `train_tokens // (global_batch_size * sequence_length)`."""
@@ -174,6 +182,7 @@ class ParallelConfig(Section):
     """Ranks that share each row's tokens: for rows whose activations are too long for one."""
     sequence_parallel: bool = False
     recompute: Recompute = Recompute.none
+    fusion: Fusion = Fusion.auto
     overlap_grad_reduce: bool = False
     overlap_param_gather: bool = False
 

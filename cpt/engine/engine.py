@@ -21,6 +21,7 @@ from megatron.core.transformer.module import Float16Module
 
 from cpt.config.model import ModelConfig
 from cpt.config.training import OptimizerConfig, ParallelConfig, Precision
+from cpt.engine import fusion
 from cpt.engine.attention import PLAIN, ForwardPlan
 from cpt.engine.context import held, whole_rows
 from cpt.engine.model import build_chunks
@@ -191,6 +192,10 @@ class Engine:
             return None
         rank, size = parallel_state.get_context_parallel_rank(), parallel_state.get_context_parallel_world_size()
         return documents(tokens, self.forward.end_of_document, rank, size)
+
+    def fusions(self) -> str:
+        """Which work is fused, in words, for logs and records."""
+        return fusion.describe(self.chunks[0].config, self.precision)
 
     def describe(self) -> str:
         """The layout in a few letters, for logs and records: `TP2 x PP2 x DP2`."""

@@ -15,11 +15,10 @@ from megatron.core.transformer.transformer_layer import get_transformer_layer_of
 
 from cpt.config.model import ModelConfig
 from cpt.config.training import Attention, ParallelConfig, Precision, Recompute
-from cpt.engine import accumulate
+from cpt.engine import fusion
 from cpt.engine.attention import CoreAttention, ForwardPlan
 from cpt.engine.mla import LatentAttention, mla_settings
 from cpt.engine.moe import Router, moe_settings
-from cpt.engine.norm import RMSNorm
 from cpt.engine.rope import inverse_frequencies, restart_with_documents
 
 
@@ -71,10 +70,8 @@ def transformer_config(model: ModelConfig, parallel: ParallelConfig, precision: 
         qk_layernorm=model.qk_norm,
         hidden_dropout=forward.hidden_dropout,
         attention_dropout=forward.attention_dropout,
-        bias_activation_fusion=False,
         bias_dropout_fusion=False,
         masked_softmax_fusion=False,
-        gradient_accumulation_fusion=accumulate.install(precision) != accumulate.NONE,
         tensor_model_parallel_size=parallel.tensor_parallel_size,
         pipeline_model_parallel_size=parallel.pipeline_parallel_size,
         expert_model_parallel_size=parallel.expert_parallel_size,
@@ -89,6 +86,7 @@ def transformer_config(model: ModelConfig, parallel: ParallelConfig, precision: 
         **(moe_settings(model) if model.moe else {}),
         **_interleaved(parallel),
         **_recompute(parallel.recompute),
+        **fusion.settings(parallel.fusion, precision),
     )
 
 
@@ -102,19 +100,20 @@ def block_spec(config: TransformerConfig, forward: ForwardPlan, chunk: int = 0) 
         return TransformerBlockSubmodules(layer_specs=[whole] * count, layer_norm=TENorm)
     experts = [config.num_moe_experts if routed else None for routed in config.moe_layer_freq] if config.num_moe_experts else [None] * config.num_layers
     specs = {kind: layer_spec(config, kind, forward) for kind in set(experts)}
-    return TransformerBlockSubmodules(layer_specs=[specs[kind] for kind in experts[first : first + count]], layer_norm=RMSNorm)
+    return TransformerBlockSubmodules(layer_specs=[specs[kind] for kind in experts[first : first + count]], layer_norm=fusion.norm_class(config))
 
 
 def layer_spec(config: TransformerConfig, experts: int | None, forward: ForwardPlan) -> ModuleSpec:
     """One layer, dense or with `experts`."""
     spec = get_gpt_layer_local_spec(num_experts=experts, multi_latent_attention=config.multi_latent_attention, normalization="RMSNorm")
-    spec.submodules.input_layernorm = spec.submodules.pre_mlp_layernorm = RMSNorm
+    norm = fusion.norm_class(config)
+    spec.submodules.input_layernorm = spec.submodules.pre_mlp_layernorm = norm
     attention = spec.submodules.self_attention
     attention.submodules.core_attention = ModuleSpec(module=CoreAttention, params={"kernel": forward.kernel})
     if config.multi_latent_attention:
-        attention.module, attention.submodules.kv_layernorm = LatentAttention, RMSNorm
+        attention.module, attention.submodules.kv_layernorm = LatentAttention, norm
     elif config.qk_layernorm:
-        attention.submodules.q_layernorm = attention.submodules.k_layernorm = RMSNorm
+        attention.submodules.q_layernorm = attention.submodules.k_layernorm = norm
     if experts:
         spec.submodules.mlp.keywords["submodules"].router = Router
     return spec

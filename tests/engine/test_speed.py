@@ -50,6 +50,52 @@ def test_one_rank_without_copies_trains_to_the_same_weights() -> None:
         np.testing.assert_allclose(weight, expected[name], atol=1e-6, err_msg=name)
 
 
+def fused_and_plain(world: World, precision: str) -> dict[str, tuple[list[tuple[float, float]], int, str]]:
+    """By `parallel.fusion`: (loss, grad norm) of three steps, bytes that a forward pass keeps, what was chosen."""
+    from cpt import engine
+    from cpt.engine import fusion
+
+    engine.initialize(world, config_of().parallel, 1)
+    found = {}
+    for choice in ("plain", "fused", "auto"):
+        config = config_of(f"parallel.fusion={choice}", f"train.precision={precision}")
+        model = same_weights(config)
+        results = [model.train_step(batch(config), 2, 1e-2) for _ in range(3)]
+        chosen = fusion.describe(model.chunks[0].config, config.train.precision)
+        found[choice] = ([(result.loss, result.grad_norm) for result in results], kept(model, batch(config)), chosen)
+    return found
+
+
+def kept(model: Any, tokens: Any) -> int:
+    import torch
+
+    found: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    rows = torch.from_numpy(tokens[:, :-1].copy()).to(torch.cuda.current_device())
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = model.modules[0](rows, torch.arange(rows.shape[1], device=rows.device).expand_as(rows), None)
+    del output
+    return sum(found.values())
+
+
+@pytest.mark.parametrize(("precision", "loss", "norm"), [("fp32", 1e-6, 1e-5), ("bf16", 2e-3, 2e-2)])
+def test_fused_is_plain_but_for_rounding(precision: str, loss: float, norm: float) -> None:
+    """bf16 has 8 bits: where the fused norm rounds once, the plain one rounds twice."""
+    import torch
+
+    found = run_ranks(1, fused_and_plain, precision)[0]
+    (plain, plain_bytes, _), (fused, fused_bytes, said) = found["plain"], found["fused"]
+    np.testing.assert_allclose([step[0] for step in fused], [step[0] for step in plain], rtol=loss)
+    np.testing.assert_allclose([step[1] for step in fused], [step[1] for step in plain], rtol=norm)
+    assert fused_bytes < plain_bytes
+    assert ("cross entropy" in said) == (precision == "bf16"), "megatron-core's would round fp32 gradients to bf16"
+    assert found["auto"][2] == found["fused" if torch.cuda.is_available() else "plain"][2]
+
+
 def products(_world: World, dtype: str) -> tuple[bool, float]:
     """(whether torch adds such products, largest error of one added to a buffer that is not empty, relative to its largest value)."""
     import torch

@@ -175,6 +175,30 @@ def test_norms_know_of_sequence_parallelism(one_rank: list[tuple[float, float]])
     assert abs(wrong[2][0] / one_rank[2][0] - 1) > 1e-5, MENDED
 
 
+def fused_cross_entropy() -> AbstractContextManager[Any]:
+    """`cross_entropy_loss_fusion`, whatever the precision."""
+    from cpt.engine import model
+
+    original = model.transformer_config
+    return mock.patch.object(model, "transformer_config", lambda *args: replace(original(*args), cross_entropy_loss_fusion=True))
+
+
+def first_gradient(config: RunConfig) -> Any:
+    """Of the embedding, which is also the output layer."""
+    engine = same_weights(config)
+    engine.compute_gradients(batch(config), 1)
+    return engine.chunks[0].embedding.word_embeddings.weight.main_grad.clone().numpy()
+
+
+def test_fused_cross_entropy_is_for_bf16_alone() -> None:
+    """megatron-core's casts the gradient of the logits to bf16 even in fp32: no loss shows it, every gradient is off in the third digit."""
+    right, wrong = run_ranks(1, with_and_without, ["parallel.fusion=fused"], fused_cross_entropy, first_gradient)[0]
+    exact, _ = run_ranks(1, with_and_without, ["parallel.fusion=plain"], nullcontext, first_gradient)[0]
+    scale = float(np.abs(exact).max())
+    assert float(np.abs(right - exact).max()) < 1e-5 * scale
+    assert float(np.abs(wrong - exact).max()) > 1e-4 * scale, MENDED
+
+
 def norms(_world: World) -> tuple[float, float, float]:
     """Grad norm of 4M values: (fp64, ours, megatron-core's own)."""
     import torch
