@@ -16,6 +16,6 @@ def fingerprint(config: RunConfig) -> str:
     """Ten hex digits. A sealed config and the same config composed again give the same."""
     whole = asdict(config)
     chosen: dict[str, Any] = {name: whole[name] for name in _CHANGES_RESULTS}
-    for equal_to_rounding in ("micro_batch_size", "attention"):
-        chosen["train"].pop(equal_to_rounding)
+    for same_results in ("micro_batch_size", "attention", "stats_interval"):
+        chosen["train"].pop(same_results)
     return sha256_json(chosen)[:10]

@@ -80,6 +80,8 @@ class TrainConfig(Section):
     document_masking: bool = False
     """No token attends across an end-of-document token, and rotary positions restart behind it."""
     anomaly: AnomalyConfig = field(default_factory=AnomalyConfig)
+    stats_interval: int = 0
+    """Steps between norms of gradient, weights and update by layer, in `stats/`; 0 only when somebody touches `triggers/stats`."""
 
     def problems(self) -> Iterator[Problem]:
         yield from positive(self, "global_batch_size", "micro_batch_size", "sequence_length", "train_tokens")

@@ -194,8 +194,12 @@ class RunPaths:
 
     @property
     def triggers(self) -> Path:
-        """`touch triggers/save` or `triggers/stop`."""
+        """`touch triggers/save`, `triggers/stats` or `triggers/stop`."""
         return self.root / "triggers"
+
+    def layer_stats(self, step: int) -> Path:
+        """What update `step` did to each part of the model: JSON lines."""
+        return self.root / "stats" / f"step_{step:08d}.jsonl"
 
     @property
     def tracking(self) -> Path:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +16,14 @@ from cpt.checkpoint.records import CompleteRecord
 from cpt.config.anomaly import AnomalyAction
 from cpt.config.history import History
 from cpt.core import units
+from cpt.core.artifacts import write_text
 from cpt.core.attempts import StopRecord
 from cpt.core.paths import RunPaths
 from cpt.core.records import ParityRecord
 from cpt.core.world import World
 from cpt.data import Ledger, batch_crc32
 from cpt.engine import Engine, StepResult
+from cpt.engine.layers import LayerNorms
 from cpt.tracking.journal import ANOMALY, ROLLBACK, Journal
 from cpt.train.anomaly import Anomaly
 from cpt.train.speed import Speedometer
@@ -126,6 +130,14 @@ class Recorder:
         self.journal.event(ANOMALY, kind=found.kind, action=found.action, why=found.why, step=state.step + 1, samples=samples, **fields)
         self.journal.sync()
         self._say(f"{found.kind}, {found.action}: {what}; samples {batch.samples.start} to {batch.samples.stop - 1}")
+
+    def watched(self, step: int, norms: Sequence[LayerNorms]) -> None:
+        """What update `step` did to each part of the model: a line each in a file, the whole in the journal."""
+        if self.journal:
+            lines = [json.dumps(asdict(each) | {"update_ratio": each.update_ratio}) for each in norms]
+            write_text(self.run.layer_stats(step), "\n".join(lines) + "\n")
+            whole = {name: math.hypot(*(getattr(each, name) for each in norms)) for name in ("grad_norm", "weight_norm", "update_norm")}
+            self._event("layer_stats", step=step, file=str(self.run.layer_stats(step).relative_to(self.run.root)), **whole)
 
     def rolled_back(self, state: TrainState, checkpoint: str, window: Sequence[int], generators: str) -> None:
         """Training goes on from `checkpoint`, without the samples of `window` [start, stop)."""

@@ -12,6 +12,7 @@ from cpt.data import row_checksums
 from cpt.data.position import next_sample
 from cpt.train.job import Job
 from cpt.train.journaling import GlobalBatch
+from cpt.train.layers import update
 from cpt.train.rollback import settle
 from cpt.train.stop import StopReason, StopWatch
 
@@ -41,7 +42,7 @@ def train(job: Job, watch: StopWatch, at: At) -> StopReason:
             case AnomalyAction.rollback:
                 continue
             case AnomalyAction.note:
-                job.engine.update(result, rate)
+                update(job, result, rate, asked=reason is StopReason.stats)
                 job.recorder.speed.lap("optimizer")
                 state.advance(train_config.global_batch_size)
                 job.recorder.stepped(state, batch, result, rate, job.data.ledger(state.consumed_samples, state.skipped))

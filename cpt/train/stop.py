@@ -16,12 +16,13 @@ class StopReason(IntEnum):
     """Greater wins when ranks disagree."""
 
     none = 0
-    save = 1  # not a stop: someone asked for a checkpoint now
-    trigger = 2
-    deadline = 3
-    signal = 4
-    done = 5
-    anomaly = 6  # nobody asked: all ranks found it in the same numbers
+    stats = 1  # not a stop: someone asked what the next update does to each layer
+    save = 2  # not a stop: someone asked for a checkpoint now
+    trigger = 3
+    deadline = 4
+    signal = 5
+    done = 6
+    anomaly = 7  # nobody asked: all ranks found it in the same numbers
 
 
 class StopWatch:
@@ -53,11 +54,13 @@ class StopWatch:
         if self.deadline is not None and time.time() >= self.deadline:
             return StopReason.deadline
         if dist.get_rank() == 0:  # one look at the file system is enough for all
-            return StopReason.trigger if (self.triggers / "stop").exists() else self._save_asked()
+            return StopReason.trigger if (self.triggers / "stop").exists() else self._asked()
         return StopReason.none
 
-    def _save_asked(self) -> StopReason:
-        if not (self.triggers / "save").exists():
-            return StopReason.none
-        (self.triggers / "save").unlink()
-        return StopReason.save
+    def _asked(self) -> StopReason:
+        """What is done once and then forgotten."""
+        for reason in (StopReason.save, StopReason.stats):
+            if (self.triggers / reason.name).exists():
+                (self.triggers / reason.name).unlink()
+                return reason
+        return StopReason.none

@@ -103,7 +103,7 @@ def test_unknown_key_says_what_was_meant() -> None:
         where="train.global_batch",
         what="unknown key",
         why="train has global_batch_size, micro_batch_size, sequence_length, train_tokens, precision, attention, attention_dropout, hidden_dropout, "
-        "document_masking, anomaly",
+        "document_masking, anomaly, stats_interval",
         fix="train.global_batch_size=<value>",
     )
     assert one_problem("train.lr_ratio=1").fix == "optimizer.lr_ratio=<value>"

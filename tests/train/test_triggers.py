@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from cpt.checkpoint import CheckpointStore
 from cpt.core.attempts import StopRecord
+from cpt.tracking.journal import read_events, series
 from tests.ranks import run_ranks
 from tests.tiny import make_run, train_rank
 
@@ -44,3 +46,17 @@ def _stop_after_three_steps(world: object, run: object) -> int:
 
     journaling.Recorder.stepped = touch  # type: ignore[method-assign,assignment]
     return train_rank(world, run, 0)  # type: ignore[arg-type]
+
+
+def test_stats_are_of_one_update_and_change_nothing(root: Path) -> None:
+    calm, run = make_run(root, "unwatched", []), make_run(root, "watched", ["train.stats_interval=8"])
+    run.triggers.mkdir()
+    (run.triggers / "stats").touch()
+    assert run_ranks(1, train_rank, calm, 0) == run_ranks(1, train_rank, run, 0) == [0]
+    assert series(run, "train/loss") == series(calm, "train/loss")
+    seen = {event.fields["step"]: event.fields for event in read_events(run) if event.name == "layer_stats"}
+    assert list(seen) == [1, 8, 16]
+    assert seen[8]["grad_norm"] == pytest.approx(series(run, "train/grad_norm")[8], rel=1e-6)
+    lines = [json.loads(line) for line in (run.root / seen[8]["file"]).read_text().splitlines()]
+    assert [line["part"] for line in lines][:3] == ["embedding", "layer_000.attention", "layer_000.mlp"]
+    assert all(0 < line["update_ratio"] < 1 for line in lines if line["weight_norm"])
