@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cpt.config.data import CorpusConfig, MixtureConfig
+from cpt.config.export import ExportConfig
 from cpt.config.model import ModelConfig
 from cpt.config.running import ClusterConfig, FabricConfig, SlurmConfig, TrackingConfig
 from cpt.config.section import Section
@@ -39,6 +40,7 @@ class RunConfig(Section):
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     fabric: FabricConfig = field(default_factory=FabricConfig)

@@ -7,6 +7,6 @@ weights    folder -> this rank's part of the engine
 """
 
 from cpt.convert.folder import BaseFolder
-from cpt.convert.weights import export_weights, import_weights
+from cpt.convert.weights import import_weights
 
-__all__ = ["BaseFolder", "export_weights", "import_weights"]
+__all__ = ["BaseFolder", "import_weights"]

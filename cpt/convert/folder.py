@@ -73,7 +73,9 @@ class BaseFolder:
         return name.endswith("rotary_emb.inv_freq")
 
     def slice(self, name: str, dim: int | None = None, start: int = 0, stop: int = 0) -> torch.Tensor:
-        """Tensor `name`, or its part start:stop along `dim`, without reading the rest."""
+        """Tensor `name`, or its part start:stop along `dim`, without reading the rest. Raises `UserError` when there is none."""
+        if name not in self.tensors:
+            raise UserError(self._problem(name, "is missing", "it was asked for", _AGAIN))
         with _open(self.tensors[name].file) as file:
             if dim is None:
                 return cast(torch.Tensor, file.get_tensor(name))

@@ -1,16 +1,23 @@
 """What the Hugging Face base answers on fixed text, computed once and kept beside it, for the step-0 gate.
 
 The reference is fp32 logits of transformers for one short sequence. It is small (tokens x vocabulary), so that a 70B run
-can be held against it without loading the base a second time.
+can be held against it without computing the base a second time.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
+from tokenizers import Tokenizer
+
+from cpt.convert.folder import BaseFolder
+from cpt.convert.streaming import stream, without_weights
+from cpt.core.artifacts import write_bytes
 
 FILE = "parity_reference.safetensors"
 TEXT = (
@@ -48,10 +55,11 @@ def relative_difference(logits: torch.Tensor, reference: torch.Tensor) -> float:
 
 
 def make_reference(folder: Path) -> Reference:
-    """Compute and keep the reference; reads it when it is there. Needs the base in one process, fp32."""
+    """Compute and keep the reference; reads it when it is there."""
     path = folder / FILE
     if not path.is_file():
-        save_file(_compute(folder), path)
+        tokens = torch.tensor([Tokenizer.from_file(str(folder / "tokenizer.json")).encode(TEXT).ids])
+        write_bytes(path, save({"tokens": tokens, "logits": transformers_logits(folder, tokens)}))
     return read_reference(folder)
 
 
@@ -62,10 +70,23 @@ def read_reference(folder: Path) -> Reference:
 
 
 @torch.no_grad()
-def _compute(folder: Path) -> dict[str, torch.Tensor]:
-    from tokenizers import Tokenizer
-    from transformers import AutoModelForCausalLM
+def transformers_logits(folder: Path, tokens: torch.Tensor) -> torch.Tensor:
+    """fp32 logits [1, s, v] of tokens [1, s], one layer in memory at a time, on the CPU whatever the machine has."""
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    tokens = torch.tensor([Tokenizer.from_file(str(folder / "tokenizer.json")).encode(TEXT).ids])
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
-    return {"tokens": tokens, "logits": model(tokens).logits.float().contiguous()}
+    with without_weights():
+        model: Any = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32).eval()
+    weights = BaseFolder(folder)
+    stream(model, lambda name: _parameter(weights, name), torch.device("cpu"))
+    return cast(torch.Tensor, model(tokens, use_cache=False).logits.float().contiguous())
+
+
+def _parameter(weights: BaseFolder, name: str) -> torch.Tensor:
+    """A parameter of transformers' model, which shows a tied output under its own name and stacks the experts that files hold one by one."""
+    if name == "lm_head.weight" and name not in weights.tensors:
+        return weights.slice("model.embed_tokens.weight")
+    if found := re.fullmatch(r"(.+\.experts)\.(gate_up_proj|down_proj)", name):
+        prefix, parts = found.group(1), ("gate_proj", "up_proj") if found.group(2) == "gate_up_proj" else ("down_proj",)
+        count = sum(other.startswith(f"{prefix}.") and other.endswith(".down_proj.weight") for other in weights.tensors)
+        return torch.stack([torch.cat([weights.slice(f"{prefix}.{expert}.{part}.weight") for part in parts]) for expert in range(count)])
+    return weights.slice(name)

@@ -13,6 +13,12 @@ import torch
 
 from cpt.config.model import ModelConfig
 
+FUSED_NORMS = {
+    "input_layernorm.weight": "self_attention.linear_qkv.layer_norm_weight",
+    "pre_mlp_layernorm.weight": "mlp.linear_fc1.layer_norm_weight",
+}
+"""A layer's norms -> their names in checkpoints, where megatron-core counts them to the matrix that comes next."""
+
 
 @dataclass(frozen=True)
 class Source:

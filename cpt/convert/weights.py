@@ -5,20 +5,15 @@ The engine's global layer number is `layer.layer_number - 1`, right under any pi
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from safetensors.torch import save_file
 
 from cpt.config.model import ModelConfig
 from cpt.convert.folder import BaseFolder
-from cpt.convert.table import Row, Source, pack, table, unpack
-from cpt.core.artifacts import write_text
+from cpt.convert.table import Row, Source, pack, table
 from cpt.core.errors import CptError
 
 
@@ -59,51 +54,3 @@ def _read(folder: BaseFolder, source: Source, row: Row) -> torch.Tensor:
     shard = folder.slice(source.name, row.cut, min(length, rank * part), min(length, (rank + 1) * part))
     missing = part - shard.shape[row.cut]
     return torch.nn.functional.pad(shard, (0, 0, 0, missing)) if missing else shard
-
-
-@torch.no_grad()
-def export_weights(chunks: Sequence[Any], model: ModelConfig, folder: Path, dtype: torch.dtype) -> None:
-    """Write model.safetensors shards, one per pipeline stage, and their index. Every rank calls it.
-
-    Tensors are gathered over TP one at a time; the first TP and DP rank of each stage writes.
-    """
-    from megatron.core import parallel_state
-
-    folder.mkdir(parents=True, exist_ok=True)
-    stage, stages = parallel_state.get_pipeline_model_parallel_rank(), parallel_state.get_pipeline_model_parallel_world_size()
-    writes = parallel_state.get_tensor_model_parallel_rank() == 0 and parallel_state.get_data_parallel_rank() == 0
-    file = f"model-{stage + 1:05d}-of-{stages:05d}.safetensors"
-    tensors: dict[str, torch.Tensor] = {}
-    for name, parameter in whole_model_names(chunks):
-        row = table(model)[name]
-        if name == "output_layer.weight" and model.tied_embeddings:
-            continue
-        whole = unpack(row, _gather(row, parameter), model)
-        if writes:
-            tensors.update({source: tensor.to(dtype).contiguous().cpu() for source, tensor in whole.items()})
-    if writes:
-        save_file(tensors, folder / file, metadata={"format": "pt"})
-    _write_index(folder, dict.fromkeys(tensors, file), sum(t.nbytes for t in tensors.values()))
-
-
-def _write_index(folder: Path, mine: dict[str, str], size: int) -> None:
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, (mine, size))
-    if dist.get_rank() == 0:
-        index = {"metadata": {"total_size": sum(part[1] for part in parts)}, "weight_map": {k: v for part in parts for k, v in part[0].items()}}
-        write_text(folder / "model.safetensors.index.json", json.dumps(index, indent=1, sort_keys=True))
-    dist.barrier()
-
-
-def _gather(row: Row, parameter: torch.nn.Parameter) -> torch.Tensor:
-    """The tensor as one rank would hold it."""
-    from megatron.core import parallel_state
-
-    shard = parameter.detach().contiguous()
-    if row.cut is None:
-        return shard
-    shards = [torch.empty_like(shard) for _ in range(parallel_state.get_tensor_model_parallel_world_size())]
-    dist.all_gather(shards, shard, group=parallel_state.get_tensor_model_parallel_group())
-    if len(row.sources) == 2:
-        return torch.cat([part for halves in zip(*(shard.chunk(2) for shard in shards), strict=True) for part in halves])
-    return torch.cat(shards, dim=row.cut)

@@ -27,7 +27,7 @@ from cpt.engine.context import held, whole_rows
 from cpt.engine.model import build_chunks
 from cpt.engine.moe import expert_tokens
 from cpt.engine.optimizer import build_optimizer, gradient_norm, set_learning_rate, update
-from cpt.engine.parallel import counts_once, data_rank
+from cpt.engine.parallel import counts_once, data_rank, describe
 from cpt.engine.segments import Documents, documents
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
@@ -199,10 +199,7 @@ class Engine:
 
     def describe(self) -> str:
         """The layout in a few letters, for logs and records: `TP2 x PP2 x DP2`."""
-        parallel = self.parallel
-        context = f" x CP{parallel.context_parallel_size}" if parallel.context_parallel_size > 1 else ""
-        virtual = f" x VP{len(self.modules)}" if len(self.modules) > 1 else ""
-        return f"TP{parallel.tensor_parallel_size}{context} x PP{parallel.pipeline_parallel_size}{virtual} x DP{data_rank()[1]}"
+        return describe(self.parallel)
 
 
 def _distribute(modules: list[Any], config: Any, parallel: ParallelConfig) -> list[Any]:

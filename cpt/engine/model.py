@@ -47,7 +47,8 @@ def _chunk(number: int, config: TransformerConfig, model: ModelConfig, parallel:
         gpt.rotary_pos_emb.inv_freq = inverse_frequencies(model, gpt.rotary_pos_emb.inv_freq.device)
     if forward.end_of_document is not None:
         restart_with_documents(gpt)
-    return gpt.cuda(torch.cuda.current_device()) if torch.cuda.is_available() else gpt
+    has_weights = not any(parameter.is_meta for parameter in gpt.parameters())
+    return gpt.cuda(torch.cuda.current_device()) if has_weights and torch.cuda.is_available() else gpt
 
 
 def transformer_config(model: ModelConfig, parallel: ParallelConfig, precision: Precision, forward: ForwardPlan) -> TransformerConfig:

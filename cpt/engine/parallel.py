@@ -65,6 +65,13 @@ def data_rank() -> tuple[int, int]:
     return parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
 
 
+def describe(parallel: ParallelConfig) -> str:
+    """The layout of the joined world in a few letters: `TP2 x PP2 x DP2`."""
+    context = f" x CP{parallel.context_parallel_size}" if parallel.context_parallel_size > 1 else ""
+    virtual = f" x VP{parallel.virtual_pipeline_size}" if parallel.virtual_pipeline_size > 1 else ""
+    return f"TP{parallel.tensor_parallel_size}{context} x PP{parallel.pipeline_parallel_size}{virtual} x DP{data_rank()[1]}"
+
+
 def counts_once() -> bool:
     """One rank per data-parallel replica, on the last stage: whoever adds up losses must not count the copies of TP and CP."""
     copies = parallel_state.get_tensor_model_parallel_rank() + parallel_state.get_context_parallel_rank()

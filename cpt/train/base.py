@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
-from cpt import engine
 from cpt.config.run import RunConfig
-from cpt.config.training import ParallelConfig
 from cpt.convert import BaseFolder
 from cpt.convert.base import obtain_base
 from cpt.convert.parity import make_reference
 from cpt.core.errors import Problem, UserError
 from cpt.core.records import ParityRecord
-from cpt.core.world import World
-from cpt.train.gate import measure
+from cpt.train.gate import compare
+from cpt.train.streamed import engine_logits, from_folder
 
 
 def prepare_base(config: RunConfig) -> tuple[Path, ParityRecord]:
-    """Obtain, check, compare. Idempotent; raises `UserError` when the base is absent, unsupported, or not reproduced."""
-    folder = config.runs.base(config.model.name)
-    obtain_base(config.model, folder)
-    base = BaseFolder(folder)
-    base.check(config.model)
-    single = dataclasses.replace(config, parallel=ParallelConfig())
-    engine.initialize(World(), single.parallel, config.seed)
-    record = measure(single, base, make_reference(folder))
-    engine.finalize()
+    """Obtain, check, compare, with one layer in memory at a time. Idempotent.
+
+    Raises `UserError` when the base is absent, unsupported, or not reproduced.
+    """
+    model, folder = config.model, config.runs.base(config.model.name)
+    base = BaseFolder(obtain_base(model, folder))
+    base.check(model)
+    reference = make_reference(folder)
+    logits = engine_logits(model, from_folder(base, model), reference.tokens)
+    record = compare(logits, reference, config.evaluate.parity_tolerance, "TP1 x PP1 x DP1")
     if not record.passed:
         raise UserError(
             Problem(

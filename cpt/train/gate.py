@@ -1,12 +1,16 @@
 """The step-0 gate: no step is spent on a model that is not the base.
 
 The weights are imported in fp32 in the run's own layout and their logits held against the reference that `cpt base` left
-beside the weights; then the engine that will train, in its own precision, must give the base's loss on the same text.
+beside the weights. That engine goes; then the one that will train, in its own precision, must give the base's loss on the
+same text. The two are never in memory together.
 """
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
+
+import torch
 
 from cpt.config.run import RunConfig
 from cpt.config.training import Precision
@@ -20,42 +24,49 @@ _LOSS_TOLERANCE = {Precision.fp32: 1e-4, Precision.bf16: 0.05}
 """Nats a token: rounding of the run's own precision. Wrong weights, which the fp32 logits have ruled out by then, cost far more."""
 
 
-def load_base(engine: Engine, config: RunConfig, folder: Path) -> ParityRecord:
-    """Put the base into `engine`, or raise `UserError` when it would not answer as the base does."""
+def check_base(config: RunConfig, folder: Path) -> ParityRecord:
+    """Hold the base in this run's layout against its reference, in an engine of its own that is gone when this returns.
+
+    Raises `UserError` when the base is not the model section's, or the engine would not answer as it does.
+    """
     base = BaseFolder(folder)
     base.check(config.model)
     if not (folder / FILE).is_file():
         raise MissingInput(path=folder / FILE, why="the step-0 gate compares with what the base answers", fix=f"cpt base model={config.model.name}")
-    reference = read_reference(folder)
-    record = measure(config, base, reference)
+    record = _measure(config, base, read_reference(folder))
+    gc.collect()  # modules point at each other: without this their memory would come back some time later
     if not record.passed:
         raise UserError(_mismatch("logits", record.logit_difference, record.tolerance, folder))
-    import_weights(engine.chunks, config.model, base)
-    engine.weights_changed()
-    _check_loss(engine, reference, folder)
     return record
 
 
-def measure(config: RunConfig, base: BaseFolder, reference: Reference) -> ParityRecord:
-    """fp32 logits of the imported weights in this layout against the reference."""
-    engine = Engine(config.model, config.parallel, Precision.fp32)
-    import_weights(engine.chunks, config.model, base)
-    logits = engine.logits(reference.tokens.numpy()).cpu()
-    return ParityRecord(
-        logit_difference=relative_difference(logits, reference.logits),
-        tolerance=config.evaluate.parity_tolerance,
-        tokens=reference.tokens.numel(),
-        engine_loss=next_token_loss(logits, reference.tokens),
-        base_loss=reference.loss,
-        layout=engine.describe(),
-    )
-
-
-def _check_loss(engine: Engine, reference: Reference, folder: Path) -> None:
+def load_base(engine: Engine, config: RunConfig, folder: Path) -> None:
+    """Put a base that was checked into the engine that will train. Raises `UserError` when its loss there is not the base's."""
+    import_weights(engine.chunks, config.model, BaseFolder(folder))
+    engine.weights_changed()
+    reference = read_reference(folder)
     loss = next_token_loss(engine.logits(reference.tokens.numpy()).cpu(), reference.tokens)
     gap, limit = abs(loss - reference.loss), _LOSS_TOLERANCE[engine.precision]
     if not gap <= limit:
         raise UserError(_mismatch(f"{engine.precision} loss", gap, limit, folder))
+
+
+def _measure(config: RunConfig, base: BaseFolder, reference: Reference) -> ParityRecord:
+    engine = Engine(config.model, config.parallel, Precision.fp32)
+    import_weights(engine.chunks, config.model, base)
+    return compare(engine.logits(reference.tokens.numpy()).cpu(), reference, config.evaluate.parity_tolerance, engine.describe())
+
+
+def compare(logits: torch.Tensor, reference: Reference, tolerance: float, layout: str) -> ParityRecord:
+    """What the engine answered in `layout`, [1, s, v] fp32, beside what the base answers."""
+    return ParityRecord(
+        logit_difference=relative_difference(logits, reference.logits),
+        tolerance=tolerance,
+        tokens=reference.tokens.numel(),
+        engine_loss=next_token_loss(logits, reference.tokens),
+        base_loss=reference.loss,
+        layout=layout,
+    )
 
 
 def _mismatch(what: str, gap: float, limit: float, folder: Path) -> Problem:

@@ -40,16 +40,15 @@ class Job:
 
 
 def build_job(run: RunPaths, config: RunConfig, world: World, attempt: int, say: Say) -> Job:
-    """Open data, build the engine, then the newest complete checkpoint, or the base through its gate."""
+    """Open data, then the engine that trains, from the newest complete checkpoint or from the base through its gate."""
     manifest, history = open_manifest(config), read_history(run)
     data = open_mixture(config, manifest, segments(RunRecord.load(run.run).mixture, history.amendments))
     forward = forward_plan(config, choose_kernel(config, run, world), manifest)
-    engine = Engine(config.model, config.parallel, config.train.precision, config.optimizer, forward)
     speed = Speedometer(flops_per_token(config.model, config.train.sequence_length), config.cluster.peak_flops, world.world_size)
     recorder = Recorder(run, attempt, world, data.names, speed, say)
     keep = config.checkpoint
     store = CheckpointStore(run.checkpoints, Keep(last=keep.keep_last, every=keep.keep_every, best=keep.keep_best))
-    state = restore(engine, store, data, config, recorder)
+    engine, state = restore(store, data, config, forward, recorder)
     sealed = history.in_force(state.step)[0]
     described = describe(sealed.train.steps, sealed.peak_lr, sealed.schedule)
     recorder.scheduled(described, history.rate(state.step), history.rate(state.step + 1))

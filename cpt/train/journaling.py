@@ -22,7 +22,7 @@ from cpt.core.paths import RunPaths
 from cpt.core.records import ParityRecord
 from cpt.core.world import World
 from cpt.data import Ledger, batch_crc32
-from cpt.engine import Engine, StepResult
+from cpt.engine import StepResult
 from cpt.engine.layers import LayerNorms
 from cpt.tracking.journal import ANOMALY, ROLLBACK, Journal
 from cpt.train.anomaly import Anomaly
@@ -59,19 +59,19 @@ class Recorder:
         self.why = ""
         """Of an anomaly that ends the run."""
 
-    def begin(self, resume_step: int, engine: Engine) -> None:
+    def begin(self, resume_step: int, layout: str, attention: str) -> None:
         """First event of an attempt: readers take later steps of earlier attempts as superseded."""
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
         self._event(
             "attempt_begin",
             resume_step=resume_step,
             world_size=self.world.world_size,
-            layout=engine.describe(),
+            layout=layout,
             host=self.world.node_name,
-            attention=str(engine.forward.kernel),
+            attention=attention,
             device=device,
         )
-        self._say(f"{engine.describe()} on {device}, attention by {engine.forward.kernel}")
+        self._say(f"{layout} on {device}, attention by {attention}")
 
     def scheduled(self, schedule: str, now: float, following: float) -> None:
         """The learning rate in force; of the next update, and of the one after it."""

@@ -13,35 +13,40 @@ from cpt.config.run import RunConfig
 from cpt.core.errors import CptError, Problem, UserError
 from cpt.data import MixtureDataset, require_same_data
 from cpt.engine import Engine
-from cpt.engine.parallel import agree_on, seed_generators
-from cpt.train.gate import load_base
+from cpt.engine.attention import ForwardPlan
+from cpt.engine.parallel import agree_on, describe, seed_generators
+from cpt.train.gate import check_base, load_base
 from cpt.train.journaling import Recorder
 from cpt.train.state import TrainState
 
 
-def restore(engine: Engine, store: CheckpointStore, data: MixtureDataset, config: RunConfig, recorder: Recorder) -> TrainState:
-    """Resume (same run, all state) when there is an intact checkpoint, else initialize from the base.
+def restore(store: CheckpointStore, data: MixtureDataset, config: RunConfig, forward: ForwardPlan, recorder: Recorder) -> tuple[Engine, TrainState]:
+    """The engine that trains: resumed (same run, all state) when there is an intact checkpoint, else initialized from the base.
 
     Raises `UserError` when the checkpoint was trained on other data than this run has read until there, or when all checkpoints are damaged.
     """
     if dist.get_rank() == 0:
         store.tidy()
     step, damaged = newest_intact(store)
-    recorder.begin(step or 0, engine)
+    recorder.begin(step or 0, describe(config.parallel), str(forward.kernel))
     for path, files in damaged.items():
         recorder.set_aside(path, files)
     if step is None:
         if damaged:
             raise UserError(_all_damaged(store.folder, list(damaged)))
         data.require_readable(0)
-        recorder.parity(load_base(engine, config, config.runs.base(config.model.name)))
-        return TrainState()
+        # Before the engine that trains is built: the gate has one of its own, in fp32, that is gone by then.
+        recorder.parity(check_base(config, config.runs.base(config.model.name)))
+    engine = Engine(config.model, config.parallel, config.train.precision, config.optimizer, forward)
+    if step is None:
+        load_base(engine, config, config.runs.base(config.model.name))
+        return engine, TrainState()
     record = store.record(step)
     require_same_data(recorder.run, step, record.data, data.position(record.consumed_samples, record.train["skipped"]))
     data.require_readable(record.data.next_sample)
     train, generators = load(engine, store, step, config.seed)
     recorder.resumed(train, store.path(step).name, generators)
-    return train
+    return engine, train
 
 
 def load(engine: Engine, store: CheckpointStore, step: int, seed: int) -> tuple[TrainState, str]:

@@ -1,4 +1,4 @@
-"""The base's or a checkpoint's weights in one process, for evaluation and export."""
+"""The base's or a checkpoint's weights in one process, for evaluation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from cpt import engine
 from cpt.checkpoint import CheckpointStore, state
 from cpt.config.run import RunConfig
-from cpt.config.training import Attention, ParallelConfig, Precision
+from cpt.config.training import ParallelConfig
 from cpt.convert import BaseFolder, import_weights
 from cpt.core.errors import MissingInput
 from cpt.core.paths import RunPaths
@@ -44,10 +44,10 @@ class Session:
         engine.finalize()
 
 
-def open_session(config: RunConfig, run: RunPaths, weights: str, precision: Precision | None = None) -> Session:
-    """`weights` is `base` or `latest`; in the run's own precision unless told otherwise. Raises `MissingInput`."""
+def open_session(config: RunConfig, run: RunPaths, weights: str) -> Session:
+    """`weights` is `base` or `latest`, in the run's own precision. Raises `MissingInput`."""
     engine.initialize(World(), ParallelConfig(), config.seed)
-    loaded = Engine(config.model, ParallelConfig(), config.train.precision, forward=_forward(config, config.train.precision))
+    loaded = Engine(config.model, ParallelConfig(), config.train.precision, forward=_forward(config))
     if weights == "base":
         folder = BaseFolder(config.runs.base(config.model.name))
         folder.check(config.model)
@@ -60,20 +60,9 @@ def open_session(config: RunConfig, run: RunPaths, weights: str, precision: Prec
             raise MissingInput(path=run.checkpoints, why="no checkpoint is complete yet", fix=f"cpt status {run.root}")
         step, source = latest, str(store.check(latest))
         state.load_weights(store.path(latest), loaded.chunks)
-    return Session(_in_precision(loaded, precision, config), step, source)
+    return Session(loaded, step, source)
 
 
-def _in_precision(loaded: Engine, precision: Precision | None, config: RunConfig) -> Engine:
-    """The same weights in another precision (bf16 weights are exact in fp32)."""
-    if precision is None or precision is loaded.precision:
-        return loaded
-    other = Engine(config.model, ParallelConfig(), precision, forward=_forward(config, precision))
-    for target, source in zip(other.chunks, loaded.chunks, strict=True):
-        target.load_state_dict(source.state_dict())
-    return other
-
-
-def _forward(config: RunConfig, precision: Precision) -> ForwardPlan:
-    """As the run attends; in fp32 through torch, since flash kernels have none."""
-    choice = config.train.attention if precision is config.train.precision else Attention.auto
-    return forward_plan(config, resolve(choice, precision), open_manifest(config) if config.train.document_masking else None)
+def _forward(config: RunConfig) -> ForwardPlan:
+    """As the run attends."""
+    return forward_plan(config, resolve(config.train.attention, config.train.precision), open_manifest(config) if config.train.document_masking else None)

@@ -50,14 +50,15 @@ FAMILIES = {
         "model.moe.aux_loss_coefficient=0.01",
     ],
 }
-LAYOUTS = {"TP1": (1, 1), "TP2": (2, 1), "TP2 x PP2": (2, 2)}
-"""Name -> TP, PP."""
+LAYOUTS = {"TP1": (1, 1, 1), "TP2": (2, 1, 1), "TP2 x PP2": (2, 2, 1), "TP1 x PP2 x VP2": (1, 2, 2)}
+"""Name -> TP, PP, chunks of a stage."""
 
 
 def overrides(family: str, layout: str = "TP1") -> list[str]:
     """Settings on top of `tests.tiny`."""
-    tensor, pipeline = LAYOUTS[layout]
-    parallel = [f"slurm.tasks_per_node={tensor * pipeline}", f"parallel.tensor_parallel_size={tensor}", f"parallel.pipeline_parallel_size={pipeline}"]
+    tensor, pipeline, chunks = LAYOUTS[layout]
+    sizes = {"tensor_parallel_size": tensor, "pipeline_parallel_size": pipeline, "virtual_pipeline_size": chunks}
+    parallel = [f"slurm.tasks_per_node={tensor * pipeline}", *(f"parallel.{name}={size}" for name, size in sizes.items())]
     if family == "deepseek_v2" and tensor > 1:
         parallel.append("parallel.sequence_parallel=true")  # megatron-core asks for it with experts
     return [f"model.name={family}", *SHAPE, *FAMILIES[family], *parallel, "train.precision=fp32"]

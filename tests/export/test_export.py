@@ -44,7 +44,7 @@ def test_a_folder_that_answers_otherwise_is_refused(trained: RunPaths, root: Pat
     run.root.mkdir()
     for path in (trained.config, trained.run, trained.checkpoints):
         (run.root / path.name).symlink_to(path)
-    with pytest.raises(RankFailed, match="export refused: logits of the reloaded folder differ"):
+    with pytest.raises(RankFailed, match="export refused: logits of the exported folder differ"):
         run_ranks(1, _export_with_swapped_norms, run)
     assert not run.export.exists()
     assert not list(run.root.glob(".export*"))
@@ -57,8 +57,8 @@ def _export_with_swapped_norms(world: World, run: RunPaths) -> ExportRecord:
 
     write = module.write_folder
 
-    def write_wrong(session: object, config: object, base: Path, folder: Path) -> None:
-        write(session, config, base, folder)  # type: ignore[arg-type]
+    def write_wrong(read: object, config: object, base: Path, folder: Path, dtype: object) -> None:
+        write(read, config, base, folder, dtype)  # type: ignore[arg-type]
         path = next(folder.glob("*.safetensors"))
         tensors = load_file(path)
         a, b = "model.layers.0.input_layernorm.weight", "model.layers.0.post_attention_layernorm.weight"
