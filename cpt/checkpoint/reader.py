@@ -49,6 +49,7 @@ class CheckpointReader:
         sizes = stored.shape if sizes is None else sizes
         found = torch.empty(tuple(sizes), dtype=_DTYPES[stored.dtype])
         self._copy(stored, name, (offset or (0,) * len(sizes), sizes), found)
+        self._files.clear()  # unmapped again: pages once read count as this process's memory
         return found
 
     def load(self, chunk: Chunk) -> None:
