@@ -27,7 +27,18 @@ RATE = ("optimizer.lr_ratio", "schedule.", "train.train_tokens")
 DATA = ("mixture.", "corpus.")
 """What is read; from the amendment's sample on."""
 
-ANYTIME = ("train.anomaly.", "train.micro_batch_size", "parallel.", "checkpoint.", "evaluate.", "cluster.", "fabric.", "slurm.", "tracking.")
+ANYTIME = (
+    "train.anomaly.",
+    "train.stats_interval",
+    "train.micro_batch_size",
+    "parallel.",
+    "checkpoint.",
+    "evaluate.",
+    "cluster.",
+    "fabric.",
+    "slurm.",
+    "tracking.",
+)
 """What does not change results, or only what is done about an anomaly still to come."""
 
 _FIXED = {
