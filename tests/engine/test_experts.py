@@ -19,7 +19,8 @@ from tests.tiny import tiny_config
 
 pytestmark = pytest.mark.engine
 
-MOE = ["model=tiny_moe", "train.precision=fp32"]
+MOE = ["model=tiny_moe", "train.precision=fp32", "optimizer.epsilon=1e-4"]
+"""With 1e-8 Adam's first update is g / |g|, and a gradient of almost nothing that rounds to the other sign moves the next norm by 2e-6."""
 TP2 = ["parallel.tensor_parallel_size=2", "parallel.sequence_parallel=true"]
 LAYOUTS = {
     "TP2": (2, TP2),
@@ -31,7 +32,7 @@ LAYOUTS = {
     "PP2 x VP2 x EP2": (4, ["parallel.pipeline_parallel_size=2", "parallel.virtual_pipeline_size=2", "parallel.expert_parallel_size=2"]),
 }
 TOLERANCE = 1e-6
-"""Relative, fp32: sums in another order. Measured: 5e-7."""
+"""Relative, fp32: sums in another order. Measured: 2e-7."""
 
 
 @pytest.fixture(scope="module")
@@ -117,10 +118,10 @@ def test_tokens_of_experts_are_all_counted_once(single: dict[str, Any]) -> None:
 
 
 def test_without_the_cure_the_rotated_key_loses_its_gradient(single: dict[str, Any], base: Path) -> None:
-    """megatron-core alone: the first loss is right, the gradient's norm off by 1e-4, after two updates by 4e-3."""
+    """megatron-core alone: the first loss is right, the gradient's norm off by 1e-4, after two updates by 5e-4, with Adam's usual epsilon by 4e-3."""
     wrong = run_ranks(2, train, base, TP2, 1, True)[0]["steps"]
     assert wrong[0][0] == pytest.approx(single["steps"][0][0], rel=TOLERANCE)
-    assert abs(wrong[2][1] / single["steps"][2][1] - 1) > 1e-3, "megatron-core has mended this: take the cure out"
+    assert abs(wrong[2][1] / single["steps"][2][1] - 1) > 1e-4, "megatron-core has mended this: take the cure out"
 
 
 def test_routing_that_has_collapsed_shows() -> None:
