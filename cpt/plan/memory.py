@@ -28,24 +28,37 @@ def fullest_rank(config: RunConfig) -> dict[str, int]:
 
 
 def stage_memory(config: RunConfig, stage: int) -> dict[str, int]:
-    """Bytes by part on one rank of pipeline stage `stage`, at the height of the 1F1B schedule."""
+    """Bytes by part on one rank of pipeline stage `stage`, at the height of the 1F1B schedule, plain or interleaved."""
     train, parallel = config.train, config.parallel
     parameters, experts = stage_parameters(config.model, parallel, stage), expert_parameters(config.model, parallel, stage)
     replicas = parallel.data_parallel_size(config.slurm.world_size)
     last = stage == parallel.pipeline_parallel_size - 1
     micro_batches = train.global_batch_size // (train.micro_batch_size * replicas)
-    in_flight = min(micro_batches, parallel.pipeline_parallel_size - stage)
-    tokens = train.micro_batch_size * train.sequence_length
-    # Of the ranks of a stage, TP x DP, each set of experts is on every expert_parallel_size-th.
-    expert_replicas = parallel.tensor_parallel_size * replicas // parallel.expert_parallel_size
+    in_flight = chunks_in_flight(parallel, stage, micro_batches)
+    tokens = train.micro_batch_size * train.sequence_length // parallel.context_parallel_size
+    holders = replicas * parallel.context_parallel_size
+    # Of the ranks of a stage, TP x CP x DP, each set of experts is on every expert_parallel_size-th.
+    expert_replicas = parallel.tensor_parallel_size * holders // parallel.expert_parallel_size
     memory = {
         "weights": parameters * _VALUE_BYTES[train.precision],
         "gradients": parameters * _GRADIENT_BYTES,
-        "optimizer": _OPTIMIZER_BYTES[train.precision] * ((parameters - experts) // replicas + experts // expert_replicas),
+        "optimizer": _OPTIMIZER_BYTES[train.precision] * ((parameters - experts) // holders + experts // expert_replicas),
         "activations": tokens * stage_activations(config, in_flight, stage),
         "logits": tokens * _logits(config) if last else 0,
     }
     return memory | {"total": sum(memory.values())}
+
+
+def chunks_in_flight(parallel: ParallelConfig, stage: int, micro_batches: int) -> int:
+    """Micro-batches that wait for their backward pass, each counted once for each model chunk that it has passed.
+
+    One chunk: as many as stages follow, and one. Interleaved, as megatron-core warms up (Narayanan et al. 2021, arXiv
+    2104.04473, section 2.2): twice as many as stages follow, a round of the pipeline for each chunk but one, and one.
+    """
+    stages, chunks = parallel.pipeline_parallel_size, parallel.virtual_pipeline_size
+    if chunks == 1:
+        return min(micro_batches, stages - stage)
+    return min(micro_batches * chunks, 2 * (stages - stage - 1) + (chunks - 1) * stages + 1)
 
 
 def stage_parameters(model: ModelConfig, parallel: ParallelConfig, stage: int) -> int:
@@ -81,7 +94,7 @@ def stage_layers(model: ModelConfig, parallel: ParallelConfig, stage: int) -> tu
 
 
 def stage_activations(config: RunConfig, in_flight: int, stage: int) -> int:
-    """Bytes per token of a micro-batch, with `in_flight` micro-batches waiting for their backward pass."""
+    """Bytes per token of a micro-batch, with `in_flight` micro-batches x chunks waiting for their backward pass."""
     model, parallel, precision = config.model, config.parallel, config.train.precision
     value, sharded = _VALUE_BYTES[precision], parallel.tensor_parallel_size if parallel.sequence_parallel else 1
     kinds = list(zip(stage_layers(model, parallel, stage), (False, True), strict=True))
@@ -89,8 +102,9 @@ def stage_activations(config: RunConfig, in_flight: int, stage: int) -> int:
     if parallel.recompute is Recompute.full:  # each layer's input, and everything of the one layer being computed again
         layers = sum(count for count, _ in kinds)
         whole = max(layer_activations(model, parallel, precision, routed) for count, routed in kinds if count)
-        return in_flight * (layers * value * model.hidden_size // sharded) + whole + final_norm
-    return in_flight * sum(count * layer_activations(model, parallel, precision, routed) for count, routed in kinds) + final_norm
+        return in_flight * (layers * value * model.hidden_size // sharded) // parallel.virtual_pipeline_size + whole + final_norm
+    stage_sum = sum(count * layer_activations(model, parallel, precision, routed) for count, routed in kinds)
+    return in_flight * stage_sum // parallel.virtual_pipeline_size + final_norm
 
 
 def layer_activations(model: ModelConfig, parallel: ParallelConfig, precision: Precision, routed: bool = False) -> int:
@@ -106,11 +120,15 @@ def layer_activations(model: ModelConfig, parallel: ParallelConfig, precision: P
 
 
 def _attention(model: ModelConfig, parallel: ParallelConfig, value: int) -> int:
-    """The joint qkv, rotated q and k, output: 3 e d (a + g) / t; rotary tables 4 e d; log-sum-exp 4 a / t, dropped by selective recompute."""
+    """The joint qkv, rotated q and k, output: 3 e d (a + g) / t; rotary tables 4 e d; log-sum-exp 4 a / t, dropped by selective recompute.
+
+    Over c context-parallel ranks also all ranks' keys and values, for each of this rank's tokens 2 e d g c / t (counted, not measured).
+    """
     tensor = parallel.tensor_parallel_size
     heads = 3 * value * model.kv_channels * (model.num_attention_heads + model.num_query_groups) // tensor
     log_sum = 0 if parallel.recompute is Recompute.selective else 4 * model.num_attention_heads // tensor
-    return heads + 4 * value * model.kv_channels + log_sum
+    context = parallel.context_parallel_size if parallel.context_parallel_size > 1 and parallel.recompute is not Recompute.selective else 0
+    return heads + 4 * value * model.kv_channels + log_sum + 2 * value * model.kv_channels * model.num_query_groups * context // tensor
 
 
 def _latent_attention(model: ModelConfig, parallel: ParallelConfig, value: int) -> int:

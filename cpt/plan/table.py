@@ -14,13 +14,18 @@ def rows(config: RunConfig, record: PlanRecord) -> list[tuple[str, str]]:
 
 
 def _shape(config: RunConfig, record: PlanRecord) -> list[tuple[str, str]]:
-    layout = record.layout
+    layout, parallel = record.layout, config.parallel
+    context = f" x CP {parallel.context_parallel_size}" if parallel.context_parallel_size > 1 else ""
+    virtual = f" in {parallel.virtual_pipeline_size} chunks" if parallel.virtual_pipeline_size > 1 else ""
     micro_batches = config.train.global_batch_size // (config.train.micro_batch_size * layout["data"])
     active = f", {units.count(config.model.active_parameters)} of them for each token" if config.model.moe else ""
     experts = f", {config.model.moe.num_experts} experts over EP {config.parallel.expert_parallel_size}" if config.model.moe else ""
     return [
         ("model", f"{config.model.name}, {units.count(record.parameters)} parameters{active}"),
-        ("layout", f"TP {layout['tensor']} x PP {layout['pipeline']} x DP {layout['data']} = {layout['world']} ranks on {layout['nodes']} nodes{experts}"),
+        (
+            "layout",
+            f"TP {layout['tensor']}{context} x PP {layout['pipeline']}{virtual} x DP {layout['data']} = {layout['world']} ranks on {layout['nodes']} nodes{experts}",
+        ),
         ("node counts that work", ", ".join(map(str, record.valid_nodes))),
         (
             "batch",

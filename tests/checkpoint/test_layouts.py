@@ -23,6 +23,7 @@ LAYOUTS: dict[str, tuple[int, list[str]]] = {
     "TP2xDP2": (4, ["slurm.tasks_per_node=4", "parallel.tensor_parallel_size=2"]),
     "PP2xVP2": (2, ["slurm.tasks_per_node=2", "parallel.pipeline_parallel_size=2", "parallel.virtual_pipeline_size=2"]),
     "TP2xPP2xDP2": (8, TP2_PP2_DP2),
+    "CP2xDP2": (4, ["slurm.tasks_per_node=4", "parallel.context_parallel_size=2"]),
 }
 SAVED = ("DP3", "TP2xPP2xDP2")
 """DP3 cuts rows in the middle; TP2xPP2xDP2 has every axis, and gathers weights late (overlap_param_gather)."""
@@ -83,6 +84,12 @@ def test_exact_on_the_same_layout_and_equal_to_rounding_on_others(saved: tuple[P
             assert found == expected
         else:
             np.testing.assert_allclose(found, expected, rtol=TOLERANCE, err_msg=f"{writer} -> {reader}")
+
+
+@pytest.mark.parametrize("writer", ["PP2xVP2", "CP2xDP2"])
+def test_chunks_and_shared_rows_are_read_by_one_rank(writer: str, tmp_path: Path) -> None:
+    expected = run_ranks(LAYOUTS[writer][0], steps, writer, tmp_path, True, "")[0]
+    np.testing.assert_allclose(run_ranks(1, steps, "single", tmp_path, False, writer)[0], expected, rtol=TOLERANCE)
 
 
 def test_the_format_is_what_it_says(saved: tuple[Path, str, list[tuple[float, float]]]) -> None:

@@ -185,3 +185,13 @@ def test_experts_that_do_not_fit_are_spread() -> None:
         record = plan(changed, unprepared(changed))
         assert record.memory["total"] <= changed.cluster.device_memory
         assert dict(rows(changed, record))["model"] == "deepseek_v2_lite, 15.7 B parameters, 2.66 B of them for each token"
+
+
+def test_interleaving_holds_more_in_flight_and_shared_rows_less() -> None:
+    """TP8 x PP4 over 80 layers: stage 0 of five chunks waits for 6 + 16 + 1 of 4-layer chunks, not 4 of 20 layers."""
+    plain = stage_memory(config("ellama_70b"), 0)["activations"]
+    interleaved = stage_memory(config("ellama_70b", "parallel.virtual_pipeline_size=5"), 0)["activations"]
+    assert interleaved / plain == pytest.approx(23 / 5 / 4, rel=1e-6)
+    shared = stage_memory(config("ellama_70b", "parallel.context_parallel_size=2", "train.global_batch_size=1440", "slurm.nodes=48"), 0)
+    assert plain / 2 < shared["activations"] < 0.6 * plain
+    assert shared["optimizer"] == stage_memory(config("ellama_70b", "slurm.nodes=48"), 0)["optimizer"]
