@@ -193,10 +193,6 @@ class Engine:
         rank, size = parallel_state.get_context_parallel_rank(), parallel_state.get_context_parallel_world_size()
         return documents(tokens, self.forward.end_of_document, rank, size)
 
-    def fusions(self) -> str:
-        """Which work is fused, in words, for logs and records."""
-        return fusion.describe(self.chunks[0].config, self.precision)
-
     def describe(self) -> str:
         """The layout in a few letters, for logs and records: `TP2 x PP2 x DP2`."""
         return describe(self.parallel)

@@ -33,7 +33,8 @@ def norm_class(config: TransformerConfig) -> type[RMSNorm]:
     return FusedRMSNorm if config.bias_activation_fusion else RMSNorm
 
 
-def describe(config: TransformerConfig, precision: Precision) -> str:
-    """What was chosen, in words."""
-    fused = ["RMSNorm", "SwiGLU", *(["cross entropy"] if config.cross_entropy_loss_fusion else [])] if config.bias_activation_fusion else []
+def describe(choice: Fusion, precision: Precision) -> str:
+    """What the choice comes to on this machine, in words."""
+    chosen = settings(choice, precision)
+    fused = [*(["RMSNorm", "SwiGLU"] if chosen["bias_activation_fusion"] else []), *(["cross entropy"] if chosen["cross_entropy_loss_fusion"] else [])]
     return f"fused: {', '.join(fused) or 'nothing'}; weight gradients added by: {accumulate.install(precision)}"

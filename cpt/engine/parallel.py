@@ -69,7 +69,8 @@ def describe(parallel: ParallelConfig) -> str:
     """The layout of the joined world in a few letters: `TP2 x PP2 x DP2`."""
     context = f" x CP{parallel.context_parallel_size}" if parallel.context_parallel_size > 1 else ""
     virtual = f" x VP{parallel.virtual_pipeline_size}" if parallel.virtual_pipeline_size > 1 else ""
-    return f"TP{parallel.tensor_parallel_size}{context} x PP{parallel.pipeline_parallel_size}{virtual} x DP{data_rank()[1]}"
+    experts = f" x EP{parallel.expert_parallel_size}" if parallel.expert_parallel_size > 1 else ""
+    return f"TP{parallel.tensor_parallel_size}{context} x PP{parallel.pipeline_parallel_size}{virtual} x DP{data_rank()[1]}{experts}"
 
 
 def counts_once() -> bool:

@@ -59,7 +59,7 @@ class Recorder:
         self.why = ""
         """Of an anomaly that ends the run."""
 
-    def begin(self, resume_step: int, layout: str, attention: str) -> None:
+    def begin(self, resume_step: int, layout: str, attention: str, fusions: str) -> None:
         """First event of an attempt: readers take later steps of earlier attempts as superseded."""
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
         self._event(
@@ -69,9 +69,10 @@ class Recorder:
             layout=layout,
             host=self.world.node_name,
             attention=attention,
+            fusions=fusions,
             device=device,
         )
-        self._say(f"{layout} on {device}, attention by {attention}")
+        self._say(f"{layout} on {device}, attention by {attention}, {fusions}")
 
     def scheduled(self, schedule: str, now: float, following: float) -> None:
         """The learning rate in force; of the next update, and of the one after it."""

@@ -12,7 +12,7 @@ from cpt.checkpoint.verify import damage, share
 from cpt.config.run import RunConfig
 from cpt.core.errors import CptError, Problem, UserError
 from cpt.data import MixtureDataset, require_same_data
-from cpt.engine import Engine
+from cpt.engine import Engine, fusion
 from cpt.engine.attention import ForwardPlan
 from cpt.engine.parallel import agree_on, describe, seed_generators
 from cpt.train.gate import check_base, load_base
@@ -28,7 +28,7 @@ def restore(store: CheckpointStore, data: MixtureDataset, config: RunConfig, for
     if dist.get_rank() == 0:
         store.tidy()
     step, damaged = newest_intact(store)
-    recorder.begin(step or 0, describe(config.parallel), str(forward.kernel))
+    recorder.begin(step or 0, describe(config.parallel), str(forward.kernel), fusion.describe(config.parallel.fusion, config.train.precision))
     for path, files in damaged.items():
         recorder.set_aside(path, files)
     if step is None:

@@ -61,7 +61,7 @@ def fused_and_plain(world: World, precision: str) -> dict[str, tuple[list[tuple[
         config = config_of(f"parallel.fusion={choice}", f"train.precision={precision}")
         model = same_weights(config)
         results = [model.train_step(batch(config), 2, 1e-2) for _ in range(3)]
-        chosen = fusion.describe(model.chunks[0].config, config.train.precision)
+        chosen = fusion.describe(config.parallel.fusion, config.train.precision)
         found[choice] = ([(result.loss, result.grad_norm) for result in results], kept(model, batch(config)), chosen)
     return found
 
