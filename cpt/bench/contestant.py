@@ -72,7 +72,7 @@ class Contestant:
         from cpt.bench.saves import Saves
 
         self.saves = self.saves or Saves(self.trainer.engine, Path(folder))  # type: ignore[attr-defined]
-        found: dict[str, float] = self.saves.save(asynchronous, step, lambda: self.steps(updates, seed=step))
+        found: dict[str, float] = self.saves.save(asynchronous, step, updates, lambda: self.steps(1, seed=step))
         return found
 
     def matmul(self) -> dict[str, float]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+import torch.distributed as dist
+
 from cpt.checkpoint import CheckpointStore, Keep
 from cpt.checkpoint.records import CompleteRecord
 from cpt.engine import Engine
@@ -19,11 +22,15 @@ class Saves:
         self.saver = Saver(engine, CheckpointStore(folder, Keep(last=1)), self, asynchronous=True)
         self.found: dict[str, float] = {}
 
-    def save(self, asynchronous: bool, step: int, work: Callable[[], object]) -> dict[str, float]:
-        """Save, do some work, wait for the save; on rank 0 its seconds and bytes."""
+    def save(self, asynchronous: bool, step: int, updates: int, update: Callable[[], object]) -> dict[str, float]:
+        """Save, make `updates`, each followed by the look that the loop takes, wait for what is left; on rank 0 seconds and bytes."""
         self.saver.asynchronous = asynchronous
         self.saver.save(TrainState(step=step), lambda _phase, _step: None)
-        work()
+        for _ in range(updates):
+            update()
+            writing = torch.tensor(int(self.saver.writing), device=torch.cuda.current_device())
+            dist.all_reduce(writing, op=dist.ReduceOp.MAX)
+            self.saver.poll(bool(writing))
         self.saver.finish()
         return self.found
 

@@ -17,16 +17,23 @@ from tests.tiny import SETTINGS, TP2_PP2_DP2
 
 pytestmark = pytest.mark.engine
 
+TP2 = "parallel.tensor_parallel_size=2"
+EP2 = ["model=tiny_moe", "parallel.expert_parallel_size=2", "slurm.tasks_per_node=4"]
 LAYOUTS: dict[str, tuple[int, list[str]]] = {
     "single": (1, []),
     "DP3": (3, ["slurm.tasks_per_node=3"]),
-    "TP2xDP2": (4, ["slurm.tasks_per_node=4", "parallel.tensor_parallel_size=2"]),
+    "TP2xDP2": (4, ["slurm.tasks_per_node=4", TP2]),
     "PP2xVP2": (2, ["slurm.tasks_per_node=2", "parallel.pipeline_parallel_size=2", "parallel.virtual_pipeline_size=2"]),
     "TP2xPP2xDP2": (8, TP2_PP2_DP2),
     "CP2xDP2": (4, ["slurm.tasks_per_node=4", "parallel.context_parallel_size=2"]),
 }
-SAVED = ("DP3", "TP2xPP2xDP2")
-"""DP3 cuts rows in the middle; TP2xPP2xDP2 has every axis, and gathers weights late (overlap_param_gather)."""
+EXPERTS: dict[str, tuple[int, list[str]]] = {
+    "experts, single": (1, ["model=tiny_moe"]),
+    "experts, DP4xEP2": (4, EP2),
+    "experts, TP2xDP2xEP2": (4, [*EP2, TP2, "parallel.sequence_parallel=true"]),
+}
+WRITERS = {"DP3": LAYOUTS, "TP2xPP2xDP2": LAYOUTS, "experts, DP4xEP2": EXPERTS}
+"""Who writes, and who reads it. DP3 cuts rows in the middle; TP2xPP2xDP2 gathers weights late (overlap_param_gather); experts have replicas of their own."""
 TOLERANCE = 1e-6
 """Relative, fp32: other layouts add in another order. What is loaded is equal; measured 4e-8 to 1.3e-7."""
 SAVED_AT, STEPS = 2, 5
@@ -40,7 +47,7 @@ def steps(world: Any, layout: str, root: Path, save: bool, load: str) -> list[tu
     from cpt.train.saving import Saver
     from cpt.train.state import TrainState
 
-    config = compose_config([*SETTINGS, "train.precision=fp32", "train.global_batch_size=12", *LAYOUTS[layout][1]])
+    config = compose_config([*SETTINGS, "train.precision=fp32", "train.global_batch_size=12", *(LAYOUTS | EXPERTS)[layout][1]])
     engine.initialize(world, config.parallel, 1 if save else 2)
     trained = Engine(config.model, config.parallel, config.train.precision, config.optimizer)
     if load:
@@ -69,16 +76,16 @@ class _Silent:
     def saved(self, *_: Any) -> None: ...
 
 
-@pytest.fixture(scope="module", params=SAVED)
+@pytest.fixture(scope="module", params=WRITERS)
 def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[tuple[float, float]]]:
     """Where a layout has saved, its name, and how it went on undisturbed."""
     root, name = tmp_path_factory.mktemp("layouts"), request.param
-    return root, name, run_ranks(LAYOUTS[name][0], steps, name, root, True, "")[0]
+    return root, name, run_ranks(WRITERS[name][name][0], steps, name, root, True, "")[0]
 
 
 def test_exact_on_the_same_layout_and_equal_to_rounding_on_others(saved: tuple[Path, str, list[tuple[float, float]]]) -> None:
     root, writer, expected = saved
-    for reader, (size, _) in LAYOUTS.items():
+    for reader, (size, _) in WRITERS[writer].items():
         found = run_ranks(size, steps, reader, root, False, writer)[0]
         if reader == writer:
             assert found == expected
@@ -92,6 +99,7 @@ def test_chunks_and_shared_rows_are_read_by_one_rank(writer: str, tmp_path: Path
     np.testing.assert_allclose(run_ranks(1, steps, "single", tmp_path, False, writer)[0], expected, rtol=TOLERANCE)
 
 
+@pytest.mark.parametrize("saved", ["DP3", "TP2xPP2xDP2"], indirect=True)
 def test_the_format_is_what_it_says(saved: tuple[Path, str, list[tuple[float, float]]]) -> None:
     """Plain safetensors files; each value of each tensor once; any rectangle can be read in one process."""
     root, writer, _ = saved
