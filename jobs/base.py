@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cpt.config.compose import compose_config
+from cpt.config.compose import compose_parts
 from jobs.console import open_console
 
 
 def main(overrides: Sequence[str]) -> int:
     """Say where the base is and how closely the engine agrees with it."""
-    config = compose_config(overrides)
+    config = compose_parts(overrides)
     from cpt.train.base import prepare_base  # torch
 
     folder, record = prepare_base(config)

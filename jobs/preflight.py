@@ -26,13 +26,13 @@ def ask(folder: Path | None, overrides: Sequence[str], arguments: Sequence[str])
     """All nodes at once. Imports here: a node's own half, started sixty times at once, loads neither Hydra nor tables."""
     from rich.table import Table
 
-    from cpt.config.compose import compose_config
+    from cpt.config.compose import compose_parts
     from cpt.config.running import Scheduler
     from cpt.config.seal import read_config
     from jobs.console import open_console
     from slurm import preflight
 
-    config = read_config(RunPaths(folder.absolute()).config) if folder else compose_config(overrides)
+    config = read_config(RunPaths(folder.absolute()).config) if folder else compose_parts(overrides)
     if config.cluster.scheduler is Scheduler.slurm and "SLURM_JOB_NODELIST" not in os.environ:
         return preflight.in_a_job(config, [sys.executable, "-m", "jobs.cli", "preflight", *arguments])
     findings = preflight.rehearse(config, folder)

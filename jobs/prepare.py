@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.progress import Progress
 
-from cpt.config.compose import compose_config
+from cpt.config.compose import compose_parts
 from cpt.config.run import RunConfig
 from cpt.core.records import DataManifest
 from cpt.core.units import duration
@@ -15,14 +15,11 @@ from cpt.data.prepare import finished, prepare, steps
 from cpt.data.summary import manifest_table
 from jobs.console import open_console
 
-_ANY_BUDGET = "train.train_tokens=1_000_000_000_000"
-"""A config without an experiment has no budget and is no run; the corpus does not depend on it."""
-
 
 def main(overrides: Sequence[str]) -> int:
     """0 when the corpus stands."""
     console = open_console()
-    config = compose_config([_ANY_BUDGET, *overrides])
+    config = compose_parts(overrides)
     manifest = finished(config)
     if manifest is None:
         manifest = _prepare(config, console)

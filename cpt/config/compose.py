@@ -39,6 +39,11 @@ def compose_config(overrides: Sequence[str], validated: bool = True) -> RunConfi
         raise UserError(explain(error, overrides)) from None
 
 
+def compose_parts(overrides: Sequence[str]) -> RunConfig:
+    """For verbs that need a model, a corpus or machines, and no run: where no experiment gives a budget any will do. Raises as `compose_config`."""
+    return compose_config(["train.train_tokens=1_000_000_000_000", *overrides])
+
+
 def to_run_config(composed: DictConfig) -> RunConfig:
     """The typed object of a composed config; interpolations are resolved here and never again.
 
