@@ -21,7 +21,6 @@ from megatron.core.transformer.module import Float16Module
 
 from cpt.config.model import ModelConfig
 from cpt.config.training import OptimizerConfig, ParallelConfig, Precision
-from cpt.engine import fusion
 from cpt.engine.attention import PLAIN, ForwardPlan
 from cpt.engine.context import held, whole_rows
 from cpt.engine.model import build_chunks
