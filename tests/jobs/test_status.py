@@ -341,3 +341,20 @@ def test_watch_prints_a_block_at_a_time_until_it_is_over(tmp_path: Path, cluster
     code, said = ask(story.run.root, "--watch", "3")
     assert code == 0 and waited == [3.0, 3.0]
     assert said.count("tiny-0123456789  ") == 3 and said.count("\n---- ") == 2
+
+
+def test_layers_of_the_last_measured_update_and_those_that_stand_out(tmp_path: Path, cluster: Cluster, ask: Ask) -> None:
+    story = eventful(tmp_path)
+    with pytest.raises(UserError, match=r"fix: touch .*/triggers/stats, or train.stats_interval=<steps>"):
+        ask(story.run.root, "--layers")
+    for step, loud in ((90, 1), (500, 3)):
+        norms = [("embedding", 9.0), *((f"layer_{layer:03d}.{kind}", 2.5 if layer == loud else 0.5) for layer in range(5) for kind in ("attention", "mlp"))]
+        rows = [json.dumps({"part": part, "grad_norm": norm, "weight_norm": 1.0, "update_norm": 1e-4, "update_ratio": 1e-4}) for part, norm in norms]
+        path = story.run.layer_stats(step)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("\n".join(rows) + "\n")
+    code, said = ask(story.run.root, "--layers")
+    assert code == 0 and "update 500" in said
+    lines = {line.split()[0]: line.split()[1:] for line in said.splitlines() if line.strip()}
+    assert lines["3"] == ["2.5", "!", "0.0001", "2.5", "!", "0.0001"]
+    assert lines["1"] == ["0.5", "0.0001", "0.5", "0.0001"] and lines["embedding"] == ["9", "0.0001"]
