@@ -13,7 +13,7 @@ from cpt.core.heartbeat import Beat, Phase
 from cpt.core.nodes import fold
 from cpt.core.paths import RunPaths
 from cpt.tracking.goodput import Goodput, Kind, goodput, node_seconds
-from cpt.tracking.journal import ANOMALY, EventRow, MetricRow, read_events, read_metrics
+from cpt.tracking.journal import EventRow, MetricRow, anomalies, read_events, read_metrics
 from cpt.tracking.progress import Progress, Recovery, progress, recoveries
 from slurm import client, standing
 from slurm.client import PastJob
@@ -110,7 +110,7 @@ def look(run: RunPaths, accounts: bool = True) -> RunFacts:
         checkpoint_time=_saved_at(events, known.checkpoint),
         cost=_cost(known, until, past),
         accounts=past,
-        anomalies=_anomalies(events),
+        anomalies=anomalies(events),
     )
 
 
@@ -148,11 +148,6 @@ def as_json(facts: RunFacts) -> dict[str, object]:
         "anomalies": [event.fields | {"attempt": event.attempt} for event in facts.anomalies],
         "limits": {str(phase): seconds for phase, seconds in known.limits.items()},
     }
-
-
-def _anomalies(events: Sequence[EventRow]) -> list[EventRow]:
-    found = {(event.fields["step"], *event.fields["samples"]): event for event in events if event.name == ANOMALY}
-    return [found[key] for key in sorted(found)]
 
 
 def silent(facts: RunFacts) -> list[Beat]:

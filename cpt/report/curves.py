@@ -8,8 +8,9 @@ from statistics import median
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from cpt.report.canvas import GENERAL, GOOD, GROUP_COLORS, INK, SOFT, Canvas, source_colors, thin
+from cpt.report.canvas import GENERAL, GOOD, GROUP_COLORS, INK, LOST, SOFT, Canvas, source_colors, thin
 from cpt.report.facts import Facts
+from cpt.tracking.journal import anomalies
 
 
 def train_loss(facts: Facts) -> bytes:
@@ -25,8 +26,10 @@ def train_loss(facts: Facts) -> bytes:
                     *thin(points), color=color, alpha=0.75, linewidth=1.1, linestyle="" if rare else "-", marker="o" if rare else "", markersize=4, label=name
                 )
         axes.plot(*thin(facts.series("train/loss")), color=INK, linewidth=2.2, label="whole batch")
+        if steps := [event.fields["step"] for event in anomalies(facts.events)]:
+            axes.plot(steps, [0.99] * len(steps), "v", color=LOST, markersize=7, transform=axes.get_xaxis_transform(), label="stood out")
         _over_steps(axes, facts, "loss, nats a token")
-        axes.legend(ncols=min(6, len(colors) + 1), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        axes.legend(ncols=min(6, len(colors) + 2), loc="lower center", bbox_to_anchor=(0.5, 1.0))
         return canvas.png()
 
 

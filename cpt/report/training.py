@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from statistics import median
+from typing import Any
 
 from cpt.core import units
 from cpt.core.nodes import fold
@@ -107,16 +108,31 @@ def checkpoints(facts: Facts) -> Html:
     """Every save that completed."""
     title = "Checkpoints"
     rows = [
-        (str(event.attempt), str(event.fields["step"]), units.duration(float(event.fields["seconds"])), units.size(float(event.fields["bytes"])))
+        (
+            str(event.attempt),
+            str(event.fields["step"]),
+            units.duration(float(event.fields["seconds"])),
+            units.duration(_blocked(event.fields)),
+            units.size(float(event.fields["bytes"])),
+        )
         for event in facts.events
         if event.name == "checkpoint_saved"
     ]
     if not rows:
         return section(title, not_run("No checkpoint was saved", f"touch {facts.run.triggers}/save"))
-    shown = rows if len(rows) <= 12 else [*rows[:4], ("…", "…", f"{len(rows) - 8} more", ""), *rows[-4:]]
-    seconds = median(float(event.fields["seconds"]) for event in facts.events if event.name == "checkpoint_saved")
-    lead = f"{len(rows)} complete saves, median {units.duration(seconds)}; one every {facts.config.checkpoint.interval} steps, the last {facts.config.checkpoint.keep_last} kept."
-    return section(title, table(("attempt", "step", "took", "size"), shown), lead=lead)
+    shown = rows if len(rows) <= 12 else [*rows[:4], ("…", "…", f"{len(rows) - 8} more", "…", "…"), *rows[-4:]]
+    saves = [event.fields for event in facts.events if event.name == "checkpoint_saved"]
+    seconds, blocked = median(float(fields["seconds"]) for fields in saves), median(map(_blocked, saves))
+    lead = (
+        f"{len(rows)} complete saves, median {units.duration(seconds)}, for which training waited {units.duration(blocked)}; "
+        f"one every {facts.config.checkpoint.interval} steps, the last {facts.config.checkpoint.keep_last} kept."
+    )
+    return section(title, table(("attempt", "step", "took", "training waited", "size"), shown), lead=lead)
+
+
+def _blocked(fields: dict[str, Any]) -> float:
+    """Seconds: to copy the state, and to wait for a save that was still being written."""
+    return float(fields["staging"]) + float(fields["waited"])
 
 
 def gates(facts: Facts) -> Html:

@@ -7,7 +7,7 @@ from pathlib import Path
 from cpt.core import units
 from cpt.core.artifacts import write_text
 from cpt.core.paths import RunPaths
-from cpt.report import headline, provenance, results, training
+from cpt.report import anomalies, headline, provenance, results, training
 from cpt.report.facts import Facts, read_facts
 from cpt.report.page import document, join
 
@@ -18,6 +18,7 @@ SECTIONS = (
     results.trade,
     results.benchmarks,
     training.loss_curves,
+    anomalies.stood_out,
     training.restarts,
     training.speed,
     training.checkpoints,

@@ -137,6 +137,12 @@ def series(run: RunPaths, name: str) -> dict[int, float]:
     return dict(sorted(found.items()))
 
 
+def anomalies(events: Iterable[EventRow]) -> list[EventRow]:
+    """Updates that stood out, by step; one that came again after a kill counts once, as last seen."""
+    found = {(event.fields["step"], *event.fields["samples"]): event for event in events if event.name == ANOMALY}
+    return [found[key] for key in sorted(found)]
+
+
 def journal_files(run: RunPaths, kind: str) -> list[Path]:
     """`kind` is `metrics` or `events`; one file per attempt, in the order of attempts."""
     pattern = run.metrics(0) if kind == "metrics" else run.events(0)

@@ -19,6 +19,7 @@ from cpt.report.facts import read_facts
 from cpt.report.headline import headline_cards, warning_list
 from cpt.report.results import sweep
 from cpt.report.write import SECTIONS, render
+from cpt.tracking.journal import Journal
 from jobs.report import main
 
 from .conftest import worse
@@ -219,3 +220,16 @@ def test_a_run_without_the_chosen_setting_says_so(full_run: RunPaths) -> None:
     path = read_facts(full_run, "").config.runs.sweep("demo").table
     replace(SweepTable.load(path), chosen=0).save(path)
     assert "does not have the setting that the sweep chose: optimizer.lr_ratio is 0.3, chosen was 0.03." in first_screen(full_run)
+
+
+def test_updates_that_stood_out_are_listed_once_and_marked(full_run: RunPaths) -> None:
+    assert "Updates that stood out" not in page(full_run)
+    worst = [{"sample": 93, "loss": "nan", "source": "listings", "documents": [17]}, {"sample": 94, "loss": 9.1, "source": "<novels>", "documents": [2]}]
+    with Journal(full_run, 1) as journal:
+        for step, kind, action, loss in ((24, "non_finite", "skip", "nan"), (24, "non_finite", "skip", "nan"), (31, "loss_spike", "rollback", 9.25)):
+            fields = {"why": f"loss {loss}", "loss": loss, "grad_norm": 2.5, "worst": worst}
+            journal.event("anomaly", kind=kind, action=action, step=step, samples=[4 * step - 4, 4 * step], **fields)
+        journal.event("rollback", step=20, checkpoint="step_00000020", skipped=[120, 124], rollbacks=1, generators="exact")
+    text = page(full_run)
+    assert "2 update(s), all here" in text and "Rolled back to step 20; samples 120 to 123 were never read again." in text
+    assert "non finite" in text and "93 of listings, 94 of &lt;novels&gt;" in text and "120 to 123" in text and "9.250" in text
