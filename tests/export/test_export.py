@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -67,3 +68,12 @@ def _export_with_swapped_norms(world: World, run: RunPaths) -> ExportRecord:
 
     module.write_folder = write_wrong
     return export(world, run)
+
+
+def test_nothing_is_generated_when_the_model_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cpt.config.compose import compose_parts
+    from cpt.export import export as module
+
+    model = compose_parts(["model=llama31_70b"]).model
+    monkeypatch.setattr(module.psutil, "virtual_memory", lambda: SimpleNamespace(available=64 * 2**30))
+    assert module.continuation(tmp_path, model) == "(nothing generated: the model needs 263 GiB here, 64 GiB are free)"
