@@ -31,6 +31,7 @@ ANYTIME = (
     "train.anomaly.",
     "train.stats_interval",
     "train.micro_batch_size",
+    "loader.",
     "parallel.",
     "checkpoint.",
     "evaluate.",

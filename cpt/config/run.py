@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cpt.config.data import CorpusConfig, MixtureConfig
 from cpt.config.export import ExportConfig
+from cpt.config.loader import LoaderConfig
 from cpt.config.model import ModelConfig
 from cpt.config.running import ClusterConfig, FabricConfig, SlurmConfig, TrackingConfig
 from cpt.config.section import Section
@@ -37,6 +38,7 @@ class RunConfig(Section):
     train: TrainConfig = field(default_factory=TrainConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)

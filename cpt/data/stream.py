@@ -10,6 +10,7 @@ Both orders come from `default_rng([seed, crc32(name), epoch])`, so any sample c
 
 from __future__ import annotations
 
+from threading import Lock
 from zlib import crc32
 
 import numpy as np
@@ -30,6 +31,7 @@ class SourceStream:
         self._tokens = tokens
         self._key = [seed, crc32(name.encode())]
         self._epoch = -1
+        self._lock = Lock()
         if not self.samples_per_epoch:
             raise too_small(name, tokens, sequence_length)
 
@@ -43,7 +45,10 @@ class SourceStream:
 
     def _pieces(self, index: int) -> list[tuple[int, int, int]]:
         """(document, first token, last token + 1) of each document in the window."""
-        epoch, place = divmod(index, self.samples_per_epoch)
+        with self._lock:  # a reader's thread goes ahead, provenance looks back
+            return self._pieces_of(*divmod(index, self.samples_per_epoch))
+
+    def _pieces_of(self, epoch: int, place: int) -> list[tuple[int, int, int]]:
         self._shuffle(epoch)
         start = int(self._windows[place]) * self.sequence_length
         stop = start + self.sequence_length + 1

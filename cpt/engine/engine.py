@@ -84,7 +84,7 @@ class Engine:
         self.update(result, rate)
         return result
 
-    def compute_gradients(self, mine: IntArray, micro_batch_size: int) -> StepResult:
+    def compute_gradients(self, mine: IntArray | torch.Tensor, micro_batch_size: int) -> StepResult:
         """Of the global batch, summed over all ranks; `mine` [m, s + 1] are this replica's `rows` of it. Weights and optimizer stay as they are."""
         for module in self.modules:
             module.train()
@@ -142,9 +142,9 @@ class Engine:
         dist.all_reduce(whole)
         return whole.cpu().numpy()
 
-    def _run(self, mine: IntArray, micro_batch_size: int, forward_only: bool) -> torch.Tensor | None:
+    def _run(self, mine: IntArray | torch.Tensor, micro_batch_size: int, forward_only: bool) -> torch.Tensor | None:
         """Token losses [m, s] of this replica's rows; None where no loss is computed."""
-        micro = torch.from_numpy(np.ascontiguousarray(mine)).split(micro_batch_size)
+        micro = torch.as_tensor(mine).split(micro_batch_size)
         found: list[torch.Tensor] = []
 
         def keep(output: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cpt.checkpoint import CheckpointStore, Keep
@@ -9,19 +10,24 @@ from cpt.config.history import History, read_history
 from cpt.config.run import RunConfig
 from cpt.config.schedule import describe
 from cpt.core.amendments import segments
+from cpt.core.heartbeat import Phase
 from cpt.core.paths import RunPaths
 from cpt.core.records import RunRecord
 from cpt.core.world import World
-from cpt.data import MixtureDataset, open_manifest, open_mixture
+from cpt.data import open_manifest, open_mixture
 from cpt.engine import Engine
 from cpt.plan.flops import flops_per_token
 from cpt.train.attention import choose_kernel, forward_plan
+from cpt.train.feed import Feed
 from cpt.train.heldout import Heldout
 from cpt.train.journaling import Recorder, Say
 from cpt.train.restoring import restore
 from cpt.train.saving import Saver
 from cpt.train.speed import Speedometer
 from cpt.train.state import TrainState
+
+At = Callable[[Phase, int], None]
+"""Told what a rank is about to do and how many steps are done."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Job:
     history: History
     run: RunPaths
     engine: Engine
-    data: MixtureDataset
+    feed: Feed
     heldout: Heldout
     saver: Saver
     recorder: Recorder
@@ -53,4 +59,4 @@ def build_job(run: RunPaths, config: RunConfig, world: World, attempt: int, say:
     described = describe(sealed.train.steps, sealed.peak_lr, sealed.schedule)
     recorder.scheduled(described, history.rate(state.step), history.rate(state.step + 1))
     saver = Saver(engine, store, recorder, config.checkpoint.asynchronous)
-    return Job(config, history, run, engine, data, Heldout(config, manifest), saver, recorder, state)
+    return Job(config, history, run, engine, Feed(data, engine, config), Heldout(config, manifest), saver, recorder, state)

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from cpt.engine import StepResult
 from cpt.engine.layers import LayerNorms
 from cpt.tracking.journal import ANOMALY, ROLLBACK, Journal
 from cpt.train.anomaly import Anomaly
+from cpt.train.feed import GlobalBatch
 from cpt.train.speed import Speedometer
 from cpt.train.state import TrainState
 
@@ -34,20 +35,6 @@ _WORST = 8
 
 Say = Callable[[str], None]
 """Where lines for people go."""
-
-
-@dataclass(frozen=True)
-class GlobalBatch:
-    """One step's n sequences, of which this replica holds m."""
-
-    samples: range
-    """Their n numbers in the run."""
-    tokens: npt.NDArray[np.int64]
-    """[m, s + 1]: this replica's rows."""
-    sources: npt.NDArray[np.int64]
-    """[n]: index into the mixture's sources."""
-    checksums: npt.NDArray[np.int64]
-    """[n]: CRC-32 of every row."""
 
 
 class Recorder:

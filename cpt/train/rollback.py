@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch.distributed as dist
 
 from cpt.config.anomaly import AnomalyAction
@@ -12,12 +10,12 @@ from cpt.data.position import next_sample
 from cpt.engine import StepResult
 from cpt.engine.parallel import agree_on
 from cpt.train.anomaly import judge
-from cpt.train.job import Job
-from cpt.train.journaling import GlobalBatch
+from cpt.train.feed import GlobalBatch
+from cpt.train.job import At, Job
 from cpt.train.restoring import load
 
 
-def settle(job: Job, batch: GlobalBatch, result: StepResult, at: Callable[[Phase, int], None]) -> AnomalyAction:
+def settle(job: Job, batch: GlobalBatch, result: StepResult, at: At) -> AnomalyAction:
     """Judge the update and do what follows, but for the update itself: `note` means that it is to be made. Collective.
 
     skip leaves the gradients where they are, to be overwritten. After rollback state and weights are those of an earlier checkpoint. Before
@@ -34,7 +32,7 @@ def settle(job: Job, batch: GlobalBatch, result: StepResult, at: Callable[[Phase
         else:
             target = steps[-config.rollback_checkpoints]
     if found:
-        job.recorder.anomaly(found, state, batch, result, job.data.documents)
+        job.recorder.anomaly(found, state, batch, result, job.feed.data.documents)
     match found.action if found else AnomalyAction.note:
         case AnomalyAction.rollback:
             at(Phase.start, state.step)  # as long as a load may take

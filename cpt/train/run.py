@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 
 from cpt import engine
@@ -9,9 +10,9 @@ from cpt.config.run import RunConfig
 from cpt.core.errors import EXIT_DONE, EXIT_HOLD, EXIT_RESUME
 from cpt.core.paths import RunPaths
 from cpt.core.world import World
-from cpt.train.job import build_job
+from cpt.train.job import At, build_job
 from cpt.train.journaling import Say
-from cpt.train.loop import At, train
+from cpt.train.loop import train
 from cpt.train.stop import StopReason, StopWatch
 
 
@@ -32,7 +33,8 @@ def train_run(run: RunPaths, config: RunConfig, world: World, attempt: int, life
     watch = StopWatch(run.triggers, life.deadline)
     engine.initialize(world, config.parallel, config.seed)
     job = build_job(run, config, world, attempt, say)
-    reason = train(job, watch, life.at)
+    with closing(job.feed):
+        reason = train(job, watch, life.at)
     job.recorder.stopped(reason.name, job.state)
     engine.finalize()
     return {StopReason.done: EXIT_DONE, StopReason.anomaly: EXIT_HOLD}.get(reason, EXIT_RESUME)

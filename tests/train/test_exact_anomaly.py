@@ -31,13 +31,13 @@ NAN_AT = 96
 def poisoned(world: World, run: RunPaths, attempt: int, bad: Sequence[int], value: float = math.nan) -> int:
     """`train_rank`, but gradients of global batches that hold a sample in `bad` have `value` in one number of the last rank."""
     from cpt.engine import Engine
-    from cpt.train import loop
+    from cpt.train.feed import Feed
 
-    read, compute = loop.read, Engine.compute_gradients
+    read, compute = Feed.next, Engine.compute_gradients
     now: list[range] = []
 
-    def noted(job: Any) -> Any:
-        batch = read(job)
+    def noted(feed: Any, state: Any) -> Any:
+        batch = read(feed, state)
         now[:] = [batch.samples]
         return batch
 
@@ -50,7 +50,7 @@ def poisoned(world: World, run: RunPaths, attempt: int, bad: Sequence[int], valu
         hook.remove()
         return result
 
-    loop.read, Engine.compute_gradients = noted, spoiled  # type: ignore[method-assign]
+    Feed.next, Engine.compute_gradients = noted, spoiled  # type: ignore[method-assign]
     return train_rank(world, run, attempt)
 
 
