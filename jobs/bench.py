@@ -15,6 +15,7 @@ BENCHES = {
     "launch": "jobs.launch_bench",
     "train": "cpt.bench.training",
     "checkpoint": "cpt.bench.checkpoint",
+    "data": "cpt.bench.loading",
 }
 """Name -> module with `OPTIONS` (name -> default, beside `save`) and `run(options, overrides) -> Figures`. Only the chosen one is imported."""
 
