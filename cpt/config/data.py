@@ -146,8 +146,8 @@ class MixtureConfig(Section):
     domain_share: float = 0.5
     non_english_share: float = 0.1
     weights: dict[str, float] = field(default_factory=dict)
-    """Relative weights inside a part, in tokens: of `{a: 2, b: 1}`, twice as many tokens of the part come from a. A source not named weighs as many
-    as it has, so an epoch of each would end together; 0 leaves it out."""
+    """Relative weights inside a part, in tokens: of `{a: 2, b: 1}`, twice as many tokens of the part come from a. 0 leaves a source out. Where none
+    is named, or only those that are left out, each weighs the tokens it has, so that an epoch of each ends together; to name some and not others is refused."""
     max_epochs: float = 4.0
     """No source repeats more often than this over the whole run (Muennighoff 2023: value decays after about 4)."""
     epoch_caps: dict[str, float] = field(default_factory=dict)

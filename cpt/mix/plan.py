@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from cpt.config.data import MixtureConfig, OnCap
@@ -16,13 +17,13 @@ def plan_mixture(
     """Weight, planned tokens and epochs of every source, for what is left of `train_tokens` after `consumed` tokens by source.
 
     An epoch counts whole windows of `sequence_length` tokens, as training reads them, and a cap counts what was consumed too. Raises `UserError` with
-    every side that has no source, named weight or cap without a source, source that is too small or would repeat too often, and part that its caps
+    every side that has no source, named weight or cap without a source, part of which only some sources are named, source that is too small or would repeat too often, and part that its caps
     cannot fill.
     """
     read = {source.name: (consumed or {}).get(source.name, 0) // sequence_length for source in manifest.sources}
     samples = (train_tokens - sum((consumed or {}).values())) / sequence_length
     parts = _parts(mixture, manifest, sequence_length, read)
-    if found := [*_unknown(mixture, manifest), *_empty(mixture, parts)]:
+    if found := [*_unknown(mixture, manifest), *_empty(mixture, parts), *_half_named(mixture, parts)]:
         raise UserError(found)
     quotas: Mapping[str, float] = {name: quota for part in parts for name, quota in part.quotas(samples).items()}
     if mixture.on_cap is OnCap.redistribute and any(part.over(samples) for part in parts):
@@ -74,6 +75,23 @@ def _empty(mixture: MixtureConfig, parts: Sequence[Part]) -> Iterator[Problem]:
             yield Problem(where=part.setting, what=f"is {value:g}", why=why, fix=fix)
 
 
+def _half_named(mixture: MixtureConfig, parts: Sequence[Part]) -> Iterator[Problem]:
+    """`{novels: 3}` beside a source that weighs its own two million tokens is nothing, and nobody means that."""
+    for part in parts:
+        named = {name: weight for name, weight in part.weights.items() if mixture.weights.get(name, 0) > 0}
+        other = {name: weight for name, weight in part.weights.items() if name not in mixture.weights}
+        if named and other:
+            weights = ", ".join([*(f"{name}: {weight:g}" for name, weight in named.items()), *(f"{name}: <weight>" for name in other)])
+            why = f"a source without one weighs its tokens, {', '.join(f'{name} {weight:,.0f}' for name, weight in other.items())}"
+            share = sum(named.values()) / sum(part.weights.values())
+            yield Problem(
+                where="mixture.weights",
+                what=f"gives {', '.join(named)} a weight, but not {', '.join(other)} of the same {part.name} part",
+                why=f"{why}: {', '.join(named)} would be {share:.2%} of the part",
+                fix=f"mixture.weights='{{{weights}}}'; 0 leaves a source out",
+            )
+
+
 def _share(source: SourceRecord, mixture: MixtureConfig, sequence_length: int, weight: float, samples: float) -> SourceShare:
     return SourceShare(
         name=source.name,
@@ -102,7 +120,7 @@ def _repetition(mixture: MixtureConfig, share: SourceShare, sequence_length: int
         setting = f"mixture.epoch_caps.{share.name}" if share.name in mixture.epoch_caps else "mixture.max_epochs"
         yield Problem(
             where=where,
-            what=f"{share.name} would be read {share.epochs:.1f} times ({share.planned_tokens} tokens from {share.available_tokens})",
+            what=f"{share.name} would be read {share.epochs:.3g} times ({share.planned_tokens} tokens from {share.available_tokens})",
             why=f"{setting}={share.epoch_cap:g} allows {most} tokens",
-            fix=f"mixture.on_cap=redistribute, a smaller share, fewer train.train_tokens, more text, or {setting}={share.epochs + 0.05:.1f}",
+            fix=f"mixture.on_cap=redistribute, a smaller share, fewer train.train_tokens, more text, or {setting}={math.ceil(share.epochs * 100) / 100:g}",
         )

@@ -177,9 +177,9 @@ def test_what_does_not_change_results_may_change_and_everything_else_is_refused_
 
 
 def test_groups_and_named_weights_are_overrides_too(run: RunPaths, resume: Resumed) -> None:
-    assert resume("mixture=domain_heavy", "mixture.weights.novels=2", "schedule=constant")[0] == 0
+    assert resume("mixture=domain_heavy", "mixture.weights={novels: 2, dictionary: 1}", "schedule=constant")[0] == 0
     config = read_config(run.config)
-    assert (config.mixture.domain_share, config.mixture.weights, config.schedule.decay) == (0.8, {"novels": 2.0}, "constant")
+    assert (config.mixture.domain_share, config.mixture.weights, config.schedule.decay) == (0.8, {"novels": 2.0, "dictionary": 1.0}, "constant")
     assert resume("mixture.weights={dictionary: 0, novels: 1}")[0] == 0
     assert [(a.step, a.sample) for a in read_history(run).amendments] == [(15, 120), (15, 120)]
     assert run_ranks(1, train_rank, run, 1) == [0]

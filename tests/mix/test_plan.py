@@ -104,12 +104,12 @@ def test_repeating_too_often_is_refused() -> None:
     assert problems(MixtureConfig(), data) == [
         Problem(
             where="mixture.weights.man_de",
-            what="man_de would be read 8.0 times (2048 tokens from 500)",
+            what="man_de would be read 8 times (2048 tokens from 500)",
             why="mixture.max_epochs=4 allows 1024 tokens",
-            fix="mixture.on_cap=redistribute, a smaller share, fewer train.train_tokens, more text, or mixture.max_epochs=8.1",
+            fix="mixture.on_cap=redistribute, a smaller share, fewer train.train_tokens, more text, or mixture.max_epochs=8",
         )
     ]
-    assert weights(MixtureConfig(max_epochs=8.1), data)["man_de"] == pytest.approx(0.05)
+    assert weights(MixtureConfig(max_epochs=8), data)["man_de"] == pytest.approx(0.05)
 
 
 def test_a_source_smaller_than_a_window_is_refused() -> None:
@@ -141,6 +141,14 @@ def test_names_of_no_source_and_negative_weights_are_refused_together() -> None:
         ("mixture.weights.novels", "is -1"),
     ]
     assert "novels" in found[0].why
+
+
+def test_a_weight_beside_sources_that_weigh_their_tokens_is_refused_with_what_it_would_have_been() -> None:
+    [found] = problems(MixtureConfig(weights={"novels": 3, "man_de": 0}))
+    tokens = SIZES["dictionary"]
+    assert found.where == "mixture.weights" and found.what == "gives novels a weight, but not dictionary of the same English general part"
+    assert f"dictionary {tokens:,}: novels would be {3 / (3 + tokens):.2%} of the part" in found.why
+    assert found.fix.startswith("mixture.weights='{novels: 3, dictionary: <weight>}'")
 
 
 def test_a_part_whose_named_weights_are_all_zero_has_no_source() -> None:

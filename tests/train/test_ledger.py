@@ -54,7 +54,7 @@ def test_the_ledger_is_what_a_recount_finds(root: Path, monkeypatch: pytest.Monk
     run = make_run(root, "recounted", [])
     rows = run_ranks(1, trained_rows, run, 0, 10)[0]
     (run.triggers / "stop").unlink()
-    assert cli.main(["resume", str(run.root), "mixture.domain_share=0.8", "mixture.weights.french=3"]) == 0
+    assert cli.main(["resume", str(run.root), "mixture.domain_share=0.8", "mixture.weights={french: 3, german: 1}"]) == 0
     rows += run_ranks(1, trained_rows, run, 1, 99)[0]
     assert len(rows) == 19
 
