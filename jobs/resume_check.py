@@ -77,6 +77,11 @@ class Resume:
         return self.segments[-1].mixture
 
     @property
+    def amended_here(self) -> bool:
+        """Whether the next batch may be another than the one that an earlier attempt read."""
+        return any(amendment.sample >= self.position.next_sample for amendment in self.history.amendments)
+
+    @property
     def now(self) -> str:
         """Fingerprint of what the run says it has read until here."""
         return data_fingerprint(self.segments, self.config, self.checkpoint.data.next_sample if self.checkpoint else 0)
@@ -128,7 +133,9 @@ def seen(found: Resume) -> str:
     if found.before is None:
         return "not read before"
     crc32 = int(found.before.values["data/batch_crc32"])
-    return f"as attempt {found.before.attempt} read it" if crc32 == found.crc32 else f"attempt {found.before.attempt} read {crc32}"
+    if crc32 == found.crc32:
+        return f"as attempt {found.before.attempt} read it"
+    return f"attempt {found.before.attempt} read {crc32}" + ", before this was amended" * found.amended_here
 
 
 def _at_step(rows: Sequence[MetricRow], step: int) -> MetricRow | None:
@@ -152,8 +159,7 @@ def _edited(found: Resume, manifest: DataManifest) -> Iterator[Problem]:
 
 def _other_batch(found: Resume) -> Iterator[Problem]:
     """The mixture is the same, but its bytes are not."""
-    amended = any(amendment.sample >= found.position.next_sample for amendment in found.history.amendments)
-    if amended or found.crc32 is None or found.before is None or int(found.before.values["data/batch_crc32"]) == found.crc32:
+    if found.amended_here or found.crc32 is None or found.before is None or int(found.before.values["data/batch_crc32"]) == found.crc32:
         return
     yield Problem(
         where=f"step {found.step + 1}",

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from cpt.core import units
 from cpt.core.amendments import Amendment
+from cpt.data.position import passed
 from jobs.resume_check import Resume, seen
 
 
@@ -33,6 +34,8 @@ def _rows(found: Resume) -> Iterator[tuple[str, str]]:
     else:
         yield "next", f"step {found.step + 1:,} of {config.train.steps:,}, learning rate {found.history.rate(found.step):.4g}"
     yield "trained on", f"{found.samples:,} sequences, {units.count(found.samples * config.train.sequence_length)} tokens"
+    if found.skipped:
+        yield "skipped", ", ".join(f"samples {window.start:,} to {window.stop - 1:,}" for window in passed(found.position.next_sample, found.skipped))
     for amendment in found.history.amendments:
         yield "amended", amendment_line(amendment)
     yield "mixture", f"{found.position.fingerprint[:10]}: {_verdict(found)}"

@@ -39,7 +39,8 @@ def locate(name: str) -> Path:
         if any((folder / known).is_file() for known in ("config.yaml", "sweep.json")) or status_tables.any_in(folder):
             return folder.absolute()
     why = f"a run directory holds config.yaml, a sweep sweep.json; looked here and in {root}" if name else "nothing was launched from this folder"
-    raise UserError(Problem(where="cpt status", what=f"no run, sweep or folder of runs: {name or root}", why=why, fix="cpt status runs/<name>"))
+    fix = "its path, or its name below it; cpt status lists them" if name else "cpt launch"
+    raise UserError(Problem(where=name or str(root), what="is no run, sweep or folder of runs", why=why, fix=fix))
 
 
 def answer(folder: Path, accounts: bool = True) -> Answer:

@@ -24,7 +24,8 @@ class Change(Artifact):
     new: Any
 
     def __str__(self) -> str:
-        return f"{self.key}={self.new} (was {self.old})"
+        now = f"{self.key} not set" if self.new is None else f"{self.key}={self.new}"
+        return f"{now} (was {'not set' if self.old is None else self.old})"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -280,7 +280,7 @@ def test_a_name_is_found_below_runs(tmp_path: Path, cluster: Cluster, ask: Ask, 
     cluster.says("RUNNING")
     assert story.run.root.name in ask()[1]
     assert "running  attempt 2" in ask("tiny-0123456789")[1]
-    with pytest.raises(UserError, match="no run, sweep or folder of runs: elsewhere"):
+    with pytest.raises(UserError, match="elsewhere: is no run, sweep or folder of runs"):
         status.main(["elsewhere"])
 
 
