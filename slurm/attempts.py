@@ -135,8 +135,17 @@ def load_suspects(run: RunPaths) -> Suspects:
 
 
 def last_step(run: RunPaths) -> int:
-    """Step of the newest complete checkpoint; 0 without one."""
-    return int(read_json(run.latest)["step"]) if run.latest.is_file() else 0
+    """Step of the newest checkpoint, on the shared disk or on the nodes' own; 0 without one."""
+    return max(last_full_step(run), _step(run.fast))
+
+
+def last_full_step(run: RunPaths) -> int:
+    """Step of the newest complete checkpoint on the shared disk; 0 without one."""
+    return _step(run.latest)
+
+
+def _step(path: Path) -> int:
+    return int(read_json(path)["step"]) if path.is_file() else 0
 
 
 def _last_touched(run: RunPaths, attempt: AttemptPaths) -> float:

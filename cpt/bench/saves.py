@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-import torch.distributed as dist
-
 from cpt.checkpoint import CheckpointStore, Keep
-from cpt.checkpoint.records import CompleteRecord
 from cpt.engine import Engine
-from cpt.train.saving import Saver
+from cpt.train.saving import Flight, Saver, Tier, agree_on_writing
 from cpt.train.state import TrainState
 
 
@@ -28,15 +24,13 @@ class Saves:
         self.saver.save(TrainState(step=step), lambda _phase, _step: None)
         for _ in range(updates):
             update()
-            writing = torch.tensor(int(self.saver.writing), device=torch.cuda.current_device())
-            dist.all_reduce(writing, op=dist.ReduceOp.MAX)
-            self.saver.poll(bool(writing))
+            self.saver.poll(agree_on_writing([self.saver.writing])[0])
         self.saver.finish()
         return self.found
 
-    def staged(self, step: int, seconds: float) -> None:
+    def staged(self, tier: Tier, step: int, seconds: float) -> None:
         """Said again by `saved`."""
 
-    def saved(self, record: CompleteRecord, seconds: float, staging: float, waited: float) -> None:
+    def saved(self, tier: Tier, flight: Flight, size: int, seconds: float) -> None:
         """On rank 0, once the checkpoint is complete."""
-        self.found = {"bytes": record.bytes, "seconds": seconds, "staging": staging, "waited": waited}
+        self.found = {"bytes": size, "seconds": seconds, "staging": flight.staging, "waited": flight.waited}

@@ -86,6 +86,13 @@ class CheckpointReader:
         return self._files[file]
 
 
+def files(index: Index, chunk: Chunk) -> set[str]:
+    """Those of a checkpoint that the chunk would be loaded from."""
+    if (stored := index.tensors.get(chunk.name)) is None:
+        return set()
+    return {file for file, *box in zip(stored.files, stored.offsets, stored.sizes, strict=True) if _intersect((chunk.offset, chunk.sizes), (box[0], box[1]))}
+
+
 def _intersect(one: Box, other: Box) -> list[tuple[int, int]]:
     """[begin, end) along each axis; empty when they have nothing in common."""
     spans = [(max(a, b), min(a + m, b + n)) for a, m, b, n in zip(*one, *other, strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,29 +77,22 @@ class CheckpointStore:
 
     def publish(self, step: int, layout: str, train: dict[str, Any], ranks: Sequence[int]) -> CompleteRecord:
         """Make what `ranks` have written visible, in one rename, and let old checkpoints go. Raises `CptError` when a tensor is not all there."""
-        temp, path = self.begin_path(step), self.path(step)
+        temp = self.begin_path(step)
         receipts = {rank: Receipt.load(temp / receipt_file(rank)) for rank in ranks}
-        merge(receipts.values()).save(temp / INDEX)
-        files = {rank_file(rank): receipt.file for rank, receipt in receipts.items()}
-        files[INDEX] = FileRecord(bytes=(temp / INDEX).stat().st_size, hash=hash_file(temp / INDEX))
         for rank in ranks:
             (temp / receipt_file(rank)).unlink()
-        record = CompleteRecord(
-            step=step,
-            layout=layout,
-            consumed_samples=train["consumed_samples"],
-            files=files,
-            optimizer_step=common_step(receipts.values()),
-            train=train,
-        )
-        record.save(temp / _COMPLETE)
-        if path.exists():  # a save of the same step, complete but older: only a rerun after a roll-back gets here
-            self.remove(step)
-        os.replace(temp, path)
-        sync_folder(self.folder)
+        record = conclude(temp, step, layout, train, receipts)
+        self.reveal(step)
         self.announce()
         self.retain()
         return record
+
+    def reveal(self, step: int) -> None:
+        """One rename makes visible what was written."""
+        if self.path(step).exists():  # a save of the same step, complete but older: only a rerun after a roll-back gets here
+            self.remove(step)
+        os.replace(self.begin_path(step), self.path(step))
+        sync_folder(self.folder)
 
     def retain(self) -> None:
         """Remove what the policy lets go. Damaged checkpoints count for nothing and are left for people to look at."""
@@ -140,3 +133,20 @@ class CheckpointStore:
     def begin_path(self, step: int) -> Path:
         """Where checkpoint `step` is written until it is published."""
         return self.folder / f".step_{step:08d}.tmp"
+
+
+def conclude(folder: Path, step: int, layout: str, train: dict[str, Any], receipts: Mapping[int, Receipt]) -> CompleteRecord:
+    """Write the index and, last, the record of a checkpoint whose ranks gave these receipts. Raises `CptError` when a tensor is not all there."""
+    merge(receipts.values()).save(folder / INDEX)
+    files = {rank_file(rank): receipt.file for rank, receipt in receipts.items()}
+    files[INDEX] = FileRecord(bytes=(folder / INDEX).stat().st_size, hash=hash_file(folder / INDEX))
+    record = CompleteRecord(
+        step=step,
+        layout=layout,
+        consumed_samples=train["consumed_samples"],
+        files=files,
+        optimizer_step=common_step(receipts.values()),
+        train=train,
+    )
+    record.save(folder / _COMPLETE)
+    return record

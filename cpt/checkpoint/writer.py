@@ -73,10 +73,10 @@ def write(folder: Path, staged: Staged) -> None:
     """Every byte on disk, then the receipt that says so. Raises OSError."""
     hasher = xxhash.xxh3_128(staged.header)
     with open(folder / rank_file(staged.rank), "wb", buffering=0) as file:
-        _write_all(file.fileno(), memoryview(staged.header))
+        write_all(file.fileno(), memoryview(staged.header))
         for start in range(0, len(staged.data), _PIECE):
             piece = staged.data[start : start + _PIECE]
-            _write_all(file.fileno(), piece)
+            write_all(file.fileno(), piece)
             hasher.update(piece)
         os.fsync(file.fileno())
     Receipt(file=FileRecord(bytes=staged.bytes, hash=hasher.hexdigest()), optimizer_step=staged.optimizer_step, tensors=staged.tensors).save(
@@ -84,7 +84,8 @@ def write(folder: Path, staged: Staged) -> None:
     )
 
 
-def _write_all(descriptor: int, data: memoryview) -> None:
+def write_all(descriptor: int, data: memoryview) -> None:
+    """All of it, however little the disk takes at a time. Raises OSError."""
     while len(data):
         data = data[os.write(descriptor, data) :]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -231,15 +232,34 @@ class CheckpointConfig(Section):
     """How many with the lowest held-out domain loss stay, of those where it was measured."""
     asynchronous: bool = True
     """Training waits only while its state is copied to host memory; a thread writes it."""
+    fast_folder: str = ""
+    """A second tier, for frequent saves: on each node's own disk, with a copy on the next node's. An absolute path, which may begin with a variable of
+    the nodes (`$TMPDIR`); each run has a folder of its own below. Empty: none. The last two are kept, so a disk holds six shares of its node."""
+    fast_interval: int = 0
+    """Steps between fast saves; none at a step that is saved in full anyway."""
 
     def problems(self) -> Iterator[Problem]:
         yield from positive(self, "interval", "keep_last")
+        yield from self._fast_problems()
         if self.keep_every % self.interval if self.interval > 0 else False:
             multiple = -(-self.keep_every // self.interval) * self.interval
             yield Problem(where="keep_every", what=f"is {self.keep_every}", why=f"saves come every {self.interval} steps", fix=f"keep_every={multiple}")
         for name in ("keep_every", "keep_best"):
             if getattr(self, name) < 0:
                 yield Problem(where=name, what=f"is {getattr(self, name)}", why="is a number of steps or checkpoints", fix=f"{name}=0")
+
+    def _fast_problems(self) -> Iterator[Problem]:
+        if not self.fast_folder:
+            if self.fast_interval:
+                why = "fast saves need a folder on each node's own disk"
+                yield Problem(where="fast_interval", what=f"is {self.fast_interval}", why=why, fix="fast_interval=0 or checkpoint.fast_folder=/local/scratch")
+            return
+        if not re.match(r"/|\$\w|\$\{\w", self.fast_folder):
+            why = "names a place on each node: an absolute path, or one that begins with a variable"
+            yield Problem(where="fast_folder", what=repr(self.fast_folder), why=why, fix="fast_folder=/local/scratch or checkpoint.fast_folder='$TMPDIR'")
+        if not 0 < self.fast_interval < self.interval:
+            why = f"fast saves lie between the full ones, which come every {self.interval} steps"
+            yield Problem(where="fast_interval", what=f"is {self.fast_interval}", why=why, fix=f"fast_interval={max(1, self.interval // 10)}")
 
 
 @dataclass(kw_only=True, slots=True)

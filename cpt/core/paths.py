@@ -169,6 +169,11 @@ class RunPaths:
         return self.checkpoints / "latest.json"
 
     @property
+    def fast(self) -> Path:
+        """`{"step": n}`: the newest fast checkpoint, which lies on the nodes' own disks; not there while the fast tier has none that counts."""
+        return self.checkpoints / "fast.json"
+
+    @property
     def stopped(self) -> Path:
         """Written by rank 0 when training ends by itself: reason and step."""
         return self.root / "stopped.json"

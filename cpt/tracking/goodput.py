@@ -36,7 +36,7 @@ Line = MetricRow | EventRow
 _FIRST_WORDS = (ATTEMPT_BEGIN, "parity", "resume")
 """Events before the first step of an attempt."""
 
-_WAITED = {"checkpoint_staged": "seconds", "checkpoint_saved": "waited"}
+_WAITED = {"checkpoint_staged": "seconds", "checkpoint_saved": "waited", "fast_staged": "seconds", "fast_saved": "waited"}
 """Event -> the field with the seconds that training stood still for a checkpoint until then."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +20,7 @@ from cpt.core.paths import RunPaths
 ATTEMPT_BEGIN = "attempt_begin"
 ANOMALY = "anomaly"
 ROLLBACK = "rollback"
+FAST_SAVED = "fast_saved"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,8 +164,19 @@ def returns(events: Iterable[EventRow]) -> list[Return]:
 
 def metric_row(line: dict[str, Any], back: Iterable[Return]) -> MetricRow:
     """One parsed line as a row; `back` from `returns`."""
-    written = (line["attempt"], line["ts_ms"])
-    return MetricRow(**{**line, "superseded": any((each.attempt, each.ts_ms) >= written and line["step"] > each.step for each in back)})
+    return MetricRow(**{**line, "superseded": _superseded((line["attempt"], line["ts_ms"]), line["step"], back)})
+
+
+def fast_saves(events: Sequence[EventRow]) -> list[tuple[int, int]]:
+    """(attempt, step) of fast checkpoints that training did not go back before: the others hold steps that were computed again, perhaps differently."""
+    back = returns(events)
+    saved = [event for event in events if event.name == FAST_SAVED]
+    return [(event.attempt, event.fields["step"]) for event in saved if not _superseded((event.attempt, event.ts_ms), event.fields["step"], back)]
+
+
+def _superseded(written: tuple[int, int], step: int, back: Iterable[Return]) -> bool:
+    """`written`: (attempt, milliseconds)."""
+    return any((each.attempt, each.ts_ms) >= written and step > each.step for each in back)
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,9 @@ def follow_up(job: Job, at: At) -> None:
     if due(job.state.step, job.config.evaluate.interval) or job.state.step == job.config.train.steps:
         evaluate(job, at)
     if due(job.state.step, job.config.checkpoint.interval):
-        job.saver.save(job.state, at)
+        job.savers.full.save(job.state, at)
+    elif job.savers.fast and due(job.state.step, job.config.checkpoint.fast_interval):
+        job.savers.fast.save(job.state, at)
 
 
 def due(step: int, interval: int) -> bool:

@@ -18,11 +18,12 @@ from cpt.data import open_manifest, open_mixture
 from cpt.engine import Engine
 from cpt.plan.flops import flops_per_token
 from cpt.train.attention import choose_kernel, forward_plan
+from cpt.train.fast import FastSaver, FastTier, fast_tier
 from cpt.train.feed import Feed
 from cpt.train.heldout import Heldout
 from cpt.train.journaling import Recorder, Say
 from cpt.train.restoring import restore
-from cpt.train.saving import Saver
+from cpt.train.saving import Saver, Savers
 from cpt.train.speed import Speedometer
 from cpt.train.state import TrainState
 
@@ -40,7 +41,8 @@ class Job:
     engine: Engine
     feed: Feed
     heldout: Heldout
-    saver: Saver
+    savers: Savers
+    fast: FastTier | None
     recorder: Recorder
     state: TrainState
 
@@ -54,9 +56,11 @@ def build_job(run: RunPaths, config: RunConfig, world: World, attempt: int, say:
     recorder = Recorder(run, attempt, world, data.names, speed, say)
     keep = config.checkpoint
     store = CheckpointStore(run.checkpoints, Keep(last=keep.keep_last, every=keep.keep_every, best=keep.keep_best))
-    engine, state = restore(store, data, config, forward, recorder)
+    fast = fast_tier(run, config, world, attempt, len(history.amendments))
+    engine, state = restore(store, fast, data, config, forward, recorder)
     sealed = history.in_force(state.step)[0]
     described = describe(sealed.train.steps, sealed.peak_lr, sealed.schedule)
     recorder.scheduled(described, history.rate(state.step), history.rate(state.step + 1))
-    saver = Saver(engine, store, recorder, config.checkpoint.asynchronous)
-    return Job(config, history, run, engine, Feed(data, engine, config), Heldout(config, manifest), saver, recorder, state)
+    fast_saver = FastSaver(engine, fast, recorder, keep.asynchronous) if fast else None
+    savers = Savers(Saver(engine, store, recorder, keep.asynchronous), fast_saver)
+    return Job(config, history, run, engine, Feed(data, engine, config), Heldout(config, manifest), savers, fast, recorder, state)

@@ -12,11 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cpt.checkpoint.records import CompleteRecord
 from cpt.config.anomaly import AnomalyAction
 from cpt.config.history import History
 from cpt.core import units
-from cpt.core.artifacts import write_text
+from cpt.core.artifacts import write_json, write_text
 from cpt.core.attempts import StopRecord
 from cpt.core.paths import RunPaths
 from cpt.core.records import ParityRecord
@@ -27,6 +26,7 @@ from cpt.engine.layers import LayerNorms
 from cpt.tracking.journal import ANOMALY, ROLLBACK, Journal
 from cpt.train.anomaly import Anomaly
 from cpt.train.feed import GlobalBatch
+from cpt.train.saving import Flight, Tier
 from cpt.train.speed import Speedometer
 from cpt.train.state import TrainState
 
@@ -71,9 +71,13 @@ class Recorder:
             record.save(self.run.parity)
         self._event("parity", logit_difference=record.logit_difference, engine_loss=record.engine_loss, base_loss=record.base_loss)
 
-    def resumed(self, state: TrainState, checkpoint: str, generators: str) -> None:
-        """All state came from a checkpoint; `generators` says how random numbers go on."""
-        self._event("resume", step=state.step, checkpoint=checkpoint, next_sample=state.consumed_samples, generators=generators)
+    def resumed(self, state: TrainState, checkpoint: str, generators: str, fetched: Mapping[str, str] | None) -> None:
+        """All state came from a checkpoint; `generators` says how random numbers go on.
+
+        `fetched`: file and node -> the node that sent it, of a fast one; None for a full one.
+        """
+        tier = {"tier": "full"} if fetched is None else {"tier": "fast", "fetched": dict(fetched)}
+        self._event("resume", step=state.step, checkpoint=checkpoint, next_sample=state.consumed_samples, generators=generators, **tier)
 
     def set_aside(self, folder: str, files: Mapping[str, str]) -> None:
         """A damaged checkpoint was renamed to `folder`; `files` says what is wrong with which."""
@@ -142,22 +146,39 @@ class Recorder:
         shown = "  ".join(f"{name.rsplit('/', 1)[1]} {values[name]:.4f}" for name in ("heldout/loss/domain", "heldout/loss/general") if name in values)
         self._say(f"step {state.step}  held-out loss: {shown}")
 
-    def staged(self, step: int, seconds: float) -> None:
+    def staged(self, tier: Tier, step: int, seconds: float) -> None:
         """Training waited `seconds` while its state was copied; it goes on."""
         if self.journal:
-            self.journal.event("checkpoint_staged", step=step, seconds=seconds)
+            self.journal.event(f"{tier}_staged", step=step, seconds=seconds)
 
-    def saved(self, record: CompleteRecord, seconds: float, staging: float, waited: float) -> None:
-        """A checkpoint is complete after `seconds`, of which training waited `staging` + `waited`. The journal, too, now survives power loss."""
+    def saved(self, tier: Tier, flight: Flight, size: int, seconds: float) -> None:
+        """A checkpoint of `size` bytes (a fast one: on this node) is complete after `seconds`. The journal, too, now survives power loss."""
         if self.journal:
-            rate = record.bytes / max(seconds - staging, 1e-9)
-            fields = {"seconds": seconds, "staging": staging, "waited": waited, "bytes": record.bytes, "bytes_per_second": rate}
-            self.journal.event("checkpoint_saved", step=record.step, **fields)
+            rate, step = size / max(seconds - flight.staging, 1e-9), flight.step
+            fields = {"seconds": seconds, "staging": flight.staging, "waited": flight.waited, "bytes": size, "bytes_per_second": rate}
+            self.journal.event(f"{tier}_saved", step=step, **fields)
             self.journal.sync()
-            blocked = units.duration(staging + waited)
-            self._say(
-                f"step {record.step}  checkpoint of {units.size(record.bytes)} in {units.duration(seconds)}, {units.size(rate)}/s; training waited {blocked}"
-            )
+            if tier is Tier.fast:
+                self.fast_step(step)
+            what = "checkpoint" if tier is Tier.full else "fast checkpoint, on this node"
+            blocked = units.duration(flight.staging + flight.waited)
+            self._say(f"step {step}  {what} {units.size(size)} in {units.duration(seconds)}, {units.size(rate)}/s; training waited {blocked}")
+
+    def fast_failed(self, step: int, why: str, ranks: int) -> None:
+        """A fast save was dropped; training goes on."""
+        self._event("fast_failed", step=step, ranks=ranks, why=why)
+
+    def fast_step(self, step: int | None) -> None:
+        """Which fast checkpoint counts, for those who cannot see the nodes' disks; None for none."""
+        if self.journal and step is None:
+            self.run.fast.unlink(missing_ok=True)
+        elif self.journal:
+            write_json(self.run.fast, {"step": step})
+
+    def searched(self, damaged: Mapping[str, str], passed: Mapping[str, str]) -> None:
+        """What was wrong with fast checkpoints newer than the one that training goes on from."""
+        if damaged or passed:
+            self._event("fast_passed", steps=dict(passed), damaged=dict(damaged))
 
     def stopped(self, reason: str, state: TrainState) -> None:
         """The attempt ends by its own will."""

@@ -17,14 +17,14 @@ def train(job: Job, watch: StopWatch, at: At) -> StopReason:
         evaluate(job, at)
     while (reason := agree(job, watch)) <= StopReason.save:
         if reason is StopReason.save:
-            job.saver.save(job.state, at)
+            job.savers.full.save(job.state, at)
         match step(job, at, watched=reason is StopReason.stats):
             case AnomalyAction.stop:
                 return StopReason.anomaly
             case AnomalyAction.note | AnomalyAction.skip:
                 follow_up(job, at)
-    job.saver.save(job.state, at)
-    job.saver.finish()
+    job.savers.full.save(job.state, at)
+    job.savers.finish()
     return reason
 
 
@@ -49,7 +49,7 @@ def step(job: Job, at: At, watched: bool) -> AnomalyAction:
 
 
 def agree(job: Job, watch: StopWatch) -> StopReason:
-    """What all ranks do now. The same all-reduce tells whether all have written the save that is under way."""
-    reason, writing = watch.agree(job.state.step >= job.config.train.steps, job.saver.writing)
-    job.saver.poll(writing)
+    """What all ranks do now. The same all-reduce tells whether all have written the saves that are under way."""
+    reason, writing = watch.agree(job.state.step >= job.config.train.steps, job.savers.writing)
+    job.savers.poll(writing)
     return reason

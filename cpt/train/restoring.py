@@ -1,7 +1,8 @@
-"""Where an attempt begins: the newest checkpoint whose every byte is what was written, or the base through its gate."""
+"""Where an attempt begins: the newest checkpoint of both tiers whose every byte is what was written, or the base through its gate."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch.distributed as dist
@@ -15,38 +16,72 @@ from cpt.data import MixtureDataset, require_same_data
 from cpt.engine import Engine, fusion
 from cpt.engine.attention import ForwardPlan
 from cpt.engine.parallel import agree_on, describe, seed_generators
+from cpt.tracking.journal import fast_saves, read_events
+from cpt.train.fast import Assembly, FastTier
 from cpt.train.gate import check_base, load_base
 from cpt.train.journaling import Recorder
 from cpt.train.state import TrainState
 
 
-def restore(store: CheckpointStore, data: MixtureDataset, config: RunConfig, forward: ForwardPlan, recorder: Recorder) -> tuple[Engine, TrainState]:
+@dataclass(frozen=True)
+class Origin:
+    """What this attempt goes on from: a full checkpoint, or a fast one that is put together first; neither for the base."""
+
+    step: int | None
+    fast: Assembly | None
+
+    @property
+    def newest(self) -> int:
+        """0 for the base."""
+        return self.fast.part.step if self.fast else self.step or 0
+
+
+def restore(
+    store: CheckpointStore, fast: FastTier | None, data: MixtureDataset, config: RunConfig, forward: ForwardPlan, recorder: Recorder
+) -> tuple[Engine, TrainState]:
     """The engine that trains: resumed (same run, all state) when there is an intact checkpoint, else initialized from the base.
 
     Raises `UserError` when the checkpoint was trained on other data than this run has read until there, or when all checkpoints are damaged.
     """
+    origin = _begin(store, fast, config, forward, recorder)
+    base = config.runs.base(config.model.name)
+    if not origin.newest:
+        data.require_readable(0)
+        # Before the engine that trains is built: the gate has one of its own, in fp32, that is gone by then.
+        recorder.parity(check_base(config, base))
+    engine = Engine(config.model, config.parallel, config.train.precision, config.optimizer, forward)
+    if not origin.newest:
+        load_base(engine, config, base)
+        return engine, TrainState()
+    fetched = fast.fetch(origin.fast, engine) if fast and origin.fast else None
+    source = fast.folder if fast and origin.fast else store
+    record = source.record(origin.newest)
+    require_same_data(recorder.run, record.step, record.data, data.position(record.consumed_samples, record.train["skipped"]))
+    data.require_readable(record.data.next_sample)
+    train, generators = load(engine, source, record.step, config.seed)
+    recorder.resumed(train, source.path(record.step).name, generators, fetched)
+    return engine, train
+
+
+def _begin(store: CheckpointStore, fast: FastTier | None, config: RunConfig, forward: ForwardPlan, recorder: Recorder) -> Origin:
+    """Choose, and open the journal of this attempt with it. What lost the choice on the nodes' disks goes."""
     if dist.get_rank() == 0:
         store.tidy()
     step, damaged = newest_intact(store)
-    recorder.begin(step or 0, describe(config.parallel), str(forward.kernel), fusion.describe(config.parallel.fusion, config.train.precision))
+    assembly, search = fast.choose(step or 0, fast_saves(read_events(recorder.run))) if fast else (None, None)
+    origin = Origin(step, assembly)
+    recorder.begin(origin.newest, describe(config.parallel), str(forward.kernel), fusion.describe(config.parallel.fusion, config.train.precision))
     for path, files in damaged.items():
         recorder.set_aside(path, files)
-    if step is None:
-        if damaged:
+    if search:
+        recorder.searched(search.damaged, search.passed)
+    recorder.fast_step(assembly.part.step if assembly else None)
+    if assembly is None:
+        if fast:
+            fast.clear()
+        if step is None and damaged:
             raise UserError(_all_damaged(store.folder, list(damaged)))
-        data.require_readable(0)
-        # Before the engine that trains is built: the gate has one of its own, in fp32, that is gone by then.
-        recorder.parity(check_base(config, config.runs.base(config.model.name)))
-    engine = Engine(config.model, config.parallel, config.train.precision, config.optimizer, forward)
-    if step is None:
-        load_base(engine, config, config.runs.base(config.model.name))
-        return engine, TrainState()
-    record = store.record(step)
-    require_same_data(recorder.run, step, record.data, data.position(record.consumed_samples, record.train["skipped"]))
-    data.require_readable(record.data.next_sample)
-    train, generators = load(engine, store, step, config.seed)
-    recorder.resumed(train, store.path(step).name, generators)
-    return engine, train
+    return origin
 
 
 def load(engine: Engine, store: CheckpointStore, step: int, seed: int) -> tuple[TrainState, str]:

@@ -25,8 +25,8 @@ def settle(job: Job, batch: GlobalBatch, result: StepResult, at: At) -> AnomalyA
     found = judge(config, state, result.loss, result.grad_norm)
     target = 0
     if found and found.action is AnomalyAction.rollback:
-        job.saver.finish()
-        steps = agree_on(job.saver.store.steps())
+        job.savers.finish()
+        steps = agree_on(job.savers.full.store.steps())
         if len(steps) < config.rollback_checkpoints:
             found = found.stop(f"there are {len(steps)} checkpoints to go back to (train.anomaly.rollback_checkpoints is {config.rollback_checkpoints})")
         else:
@@ -40,18 +40,18 @@ def settle(job: Job, batch: GlobalBatch, result: StepResult, at: At) -> AnomalyA
         case AnomalyAction.skip:
             state.skip(batch.samples)
         case AnomalyAction.stop:
-            job.saver.finish()
+            job.savers.finish()
         case AnomalyAction.note:
             state.remember(result.loss, result.grad_norm, config.window)
     return found.action if found else AnomalyAction.note
 
 
 def go_back(job: Job, step: int, stop: int) -> None:
-    """Load checkpoint `step` in place; samples from its own next one up to `stop` are never read again. Newer checkpoints are set aside.
+    """Load checkpoint `step` in place; samples from its own next one up to `stop` are never read again. Newer checkpoints are set aside, fast ones go.
 
     A kill before the next save finds the checkpoint as it was, comes to the same update again, and goes back as it did here.
     """
-    store, state = job.saver.store, job.state
+    store, state = job.savers.full.store, job.state
     then, generators = load(job.engine, store, step, job.config.seed)
     then.rollbacks, then.saved_step = state.rollbacks + 1, step
     window = [next_sample(then.consumed_samples, then.skipped), stop]
@@ -61,5 +61,8 @@ def go_back(job: Job, step: int, stop: int) -> None:
         for newer in store.steps():
             if newer > step:
                 store.set_aside(newer, "rolled_back")
+    if job.fast:
+        job.fast.clear()
+        job.recorder.fast_step(None)
     dist.barrier()
     job.recorder.rolled_back(state, store.path(step).name, window, generators)

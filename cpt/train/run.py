@@ -35,6 +35,9 @@ def train_run(run: RunPaths, config: RunConfig, world: World, attempt: int, life
     job = build_job(run, config, world, attempt, say)
     with closing(job.feed):
         reason = train(job, watch, life.at)
+    if job.fast:
+        job.fast.close()
+        job.recorder.fast_step(None)
     job.recorder.stopped(reason.name, job.state)
     engine.finalize()
     return {StopReason.done: EXIT_DONE, StopReason.anomaly: EXIT_HOLD}.get(reason, EXIT_RESUME)

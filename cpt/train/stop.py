@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
 from types import FrameType
 
 import torch
 import torch.distributed as dist
+
+from cpt.train.saving import Writing
 
 
 class StopReason(IntEnum):
@@ -39,12 +42,12 @@ class StopWatch:
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self.signaled = True
 
-    def agree(self, finished: bool, writing: bool) -> tuple[StopReason, bool]:
-        """What all ranks do now, the greatest reason that any of them has; and whether any of them is `writing` a checkpoint."""
-        flags = torch.tensor([int(self._mine(finished)), int(writing)], device=torch.cuda.current_device())
+    def agree(self, finished: bool, writing: Sequence[Writing]) -> tuple[StopReason, list[Writing]]:
+        """What all ranks do now, the greatest reason that any of them has; and, of each save under way, how far the rank is that is least far."""
+        flags = torch.tensor([int(self._mine(finished)), *map(int, writing)], device=torch.cuda.current_device())
         dist.all_reduce(flags, op=dist.ReduceOp.MAX)
-        reason, anyone = flags.tolist()
-        return StopReason(reason), bool(anyone)
+        reason, *anyone = flags.tolist()
+        return StopReason(reason), list(map(Writing, anyone))
 
     def _mine(self, finished: bool) -> StopReason:
         if finished:
