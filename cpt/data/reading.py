@@ -8,17 +8,18 @@ from collections.abc import Callable, Iterable
 
 
 class Reader[Item]:
-    """`read(start)` for each of `starts`, in order, at most `depth` ahead."""
+    """`read(start)` for each of `starts`, in order, at most `depth` ahead. The thread starts when the first is asked for."""
 
     def __init__(self, read: Callable[[int], Item], starts: Iterable[int], depth: int) -> None:
         self._read, self._starts = read, starts
         self._ready: queue.Queue[Item | BaseException] = queue.Queue(depth)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
-        self._thread.start()
 
     def next(self) -> Item:
         """Wait for the next one. Raises what reading it raised."""
+        if self._thread.ident is None:
+            self._thread.start()
         found = self._ready.get()
         if isinstance(found, BaseException):
             raise found
@@ -27,7 +28,8 @@ class Reader[Item]:
     def close(self) -> None:
         """Return when the thread has ended."""
         self._closed.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         try:

@@ -22,6 +22,7 @@ from cpt.train.fast import FastSaver, FastTier, fast_tier
 from cpt.train.feed import Feed
 from cpt.train.heldout import Heldout
 from cpt.train.journaling import Recorder, Say
+from cpt.train.loaders import require_installed
 from cpt.train.restoring import restore
 from cpt.train.saving import Saver, Savers
 from cpt.train.speed import Speedometer
@@ -49,6 +50,7 @@ class Job:
 
 def build_job(run: RunPaths, config: RunConfig, world: World, attempt: int, say: Say) -> Job:
     """Open data, then the engine that trains, from the newest complete checkpoint or from the base through its gate."""
+    require_installed(config.loader)
     manifest, history = open_manifest(config), read_history(run)
     data = open_mixture(config, manifest, segments(RunRecord.load(run.run).mixture, history.amendments))
     forward = forward_plan(config, choose_kernel(config, run, world), manifest)

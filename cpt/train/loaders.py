@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import platform
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from cpt.config.loader import LoaderConfig, LoaderKind
+from cpt.core.errors import Problem, UserError
 from cpt.data.reading import Reader
 
 
@@ -64,7 +67,7 @@ class DaliLoader:
         self._reader = reader
         self._ahead: deque[Rows] = deque()
         """Given to the pipeline, not yet come out of it."""
-        self._error: BaseException | None = None
+        self._error: Exception | None = None
         """What ended reading, some batches before it is due."""
         device = torch.cuda.current_device() if torch.cuda.is_available() else None
         self._pipeline: Any = Pipeline(batch_size=replica_rows, num_threads=1, device_id=device, prefetch_queue_depth=depth)
@@ -91,11 +94,21 @@ class DaliLoader:
         """DALI asks for batches before they are due. `StopIteration` lets it hand out those that it has; any other error would lose them."""
         try:
             rows = self._reader.next()
-        except BaseException as error:
+        except Exception as error:
             self._error = error
             raise StopIteration from None
         self._ahead.append(rows)
         return rows.tokens.astype(np.int32)
+
+
+def require_installed(config: LoaderConfig) -> None:
+    """Raises `UserError` where the chosen loader cannot be imported; before any weights are loaded."""
+    if config.kind is LoaderKind.dali:
+        try:
+            importlib.import_module("nvidia.dali.fn")
+        except (ImportError, OSError) as error:
+            why = f"NVIDIA DALI cannot be imported on {platform.node()}: {error}"
+            raise UserError(Problem(where="loader.kind", what="is dali", why=why, fix="install nvidia-dali-cuda130 there, or loader=memmap")) from error
 
 
 def open_loader(config: LoaderConfig, reader: Reader[Rows], replica_rows: int) -> Loader:

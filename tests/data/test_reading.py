@@ -14,13 +14,14 @@ def test_reads_in_order_and_no_further_ahead_than_told() -> None:
 
     def read(start: int) -> int:
         started.append(start)
-        if len(started) == 3:  # two wait, one is in hand
+        if len(started) == 4:  # one was taken, two wait, one is in hand
             enough.set()
         return start * 10
 
     reader = Reader(read, itertools.count(), depth=2)
-    assert enough.wait(10) and len(started) == 3
-    assert [reader.next() for _ in range(5)] == [0, 10, 20, 30, 40]
+    assert reader.next() == 0
+    assert enough.wait(10) and len(started) == 4
+    assert [reader.next() for _ in range(4)] == [10, 20, 30, 40]
     reader.close()
     assert not any(thread.name == "reader" for thread in threading.enumerate())
 

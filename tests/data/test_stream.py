@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -96,3 +98,21 @@ def test_heldout_windows_are_the_first_in_stored_order(tokens_of: Make) -> None:
 def test_empty_split_is_refused(tmp_path: Path, tokens_of: Make) -> None:
     with pytest.raises(UserError):
         SourceStream(tokens_of(), 4, 0, "empty")
+
+
+def test_threads_that_read_different_epochs_do_not_mix_them(tokens_of: Make) -> None:
+    """A reader goes ahead into the next epoch while an anomaly's provenance is looked up in this one."""
+    tokens = tokens_of(*DOCUMENTS)
+    alone = SourceStream(tokens, 16, 3, "s")
+    forward = [alone.sample(index) for index in range(4 * alone.samples_per_epoch)]
+    shared, interval = SourceStream(tokens, 16, 3, "s"), sys.getswitchinterval()
+
+    def same(start: int) -> bool:
+        return all(np.array_equal(shared.sample(index), forward[index]) for index in [*range(start, len(forward), 7)] * 50)
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            assert all(threads.map(same, range(8)))
+    finally:
+        sys.setswitchinterval(interval)

@@ -159,7 +159,7 @@ def test_the_budget_is_extended_also_of_a_run_that_is_done(trained: RunPaths, tm
 
 
 def test_what_does_not_change_results_may_change_and_everything_else_is_refused_with_its_reason(run: RunPaths, resume: Resumed) -> None:
-    code, said = resume("slurm.tasks_per_node=2", "parallel.tensor_parallel_size=2", "checkpoint.interval=2", "train.micro_batch_size=2")
+    code, said = resume("slurm.tasks_per_node=2", "parallel.tensor_parallel_size=2", "checkpoint.interval=2", "train.micro_batch_size=2", "loader=dali")
     assert code == 0, said
     assert "--ntasks-per-node=2" in run.script.read_text() and json.loads(run.plan.read_text())["layout"]["tensor"] == 2
     for override, why in {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from cpt.config.seal import read_config, to_yaml
 from cpt.core.amendments import segments
 from cpt.core.artifacts import write_text
+from cpt.core.errors import UserError
 from cpt.core.paths import RunPaths
 from cpt.core.world import World
 from cpt.mix import plan_mixture
@@ -24,9 +26,12 @@ from tests.train.test_exact_anomaly import poisoned
 
 pytestmark = pytest.mark.engine
 
+TEN_STEPS = "train.train_tokens=5120"
+"""With a checkpoint in the middle."""
+
 
 def use(run: RunPaths, loader: str) -> None:
-    write_text(run.config, to_yaml(tiny_config(Path(read_config(run.config).run_root), f"loader={loader}", "slurm.tasks_per_node=2")))
+    write_text(run.config, to_yaml(tiny_config(Path(read_config(run.config).run_root), f"loader={loader}", "slurm.tasks_per_node=2", TEN_STEPS)))
 
 
 def readers() -> int:
@@ -60,17 +65,15 @@ def broken(world: World, run: RunPaths) -> tuple[str, int]:
 
 
 def test_half_with_one_loader_and_half_with_the_other_is_the_same_run(root: Path) -> None:
-    straight = make_run(root, "loader_straight", ["slurm.tasks_per_node=2"])
+    overrides = ["slurm.tasks_per_node=2", TEN_STEPS]
+    straight = make_run(root, "loader_straight", overrides)
     assert run_ranks(2, counted, straight, 0) == [(0, 0), (0, 0)]
     for first, second in (("memmap", "dali"), ("dali", "memmap")):
         run = RunPaths(root / f"loader_{first}_{second}")
-        make_run(root, run.root.name, ["slurm.tasks_per_node=2"])
+        make_run(root, run.root.name, overrides)
         use(run, first)
         assert run_ranks(2, counted, run, 0) == [(0, 0), (0, 0)]
-        shutil.rmtree(run.checkpoints / "step_00000020")
-        for folder in run.checkpoints.glob("step_*"):
-            if folder.name != "step_00000015":
-                shutil.rmtree(folder)
+        shutil.rmtree(run.checkpoints / "step_00000010")
         use(run, second)
         assert run_ranks(2, counted, run, 1) == [(0, 0), (0, 0)]
         for name in ("train/loss", "train/grad_norm", "data/batch_crc32"):
@@ -142,6 +145,18 @@ def _moved(_world: World, root: Path, loader: str) -> list[tuple[int, int]]:
     feed.close()
     assert not readers()
     return found
+
+
+def test_a_loader_that_is_not_installed_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cpt.config.loader import LoaderConfig, LoaderKind
+    from cpt.train.loaders import require_installed
+
+    require_installed(LoaderConfig(kind=LoaderKind.dali))
+    monkeypatch.setitem(sys.modules, "nvidia.dali.fn", None)
+    require_installed(LoaderConfig())
+    with pytest.raises(UserError, match=r"loader\.kind: is dali") as raised:
+        require_installed(LoaderConfig(kind=LoaderKind.dali))
+    assert raised.value.problems[0].fix == "install nvidia-dali-cuda130 there, or loader=memmap"
 
 
 @pytest.mark.gpu
