@@ -66,7 +66,8 @@ class CoreAttention(MegatronModule):
             else:
                 out = self._by_segments(query, key, value, parts, dropout)
         s, b = query.shape[:2]
-        return out.reshape(b, s, -1).transpose(0, 1).contiguous()
+        # The view gives a row alone its usual strides: over others torch multiplies frozen weights by another routine, which rounds otherwise.
+        return out.reshape(b, s, -1).transpose(0, 1).contiguous().view(s, b, -1)
 
     def _by_segments(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, parts: Segments, dropout: float) -> torch.Tensor:
         group = parallel_state.get_context_parallel_group()

@@ -25,7 +25,7 @@ from cpt.engine.rope import inverse_frequencies, restart_with_documents
 def build_chunks(model: ModelConfig, parallel: ParallelConfig, precision: Precision, forward: ForwardPlan) -> list[GPTModel]:
     """This rank's model chunks, on its device, with random weights: one, or `virtual_pipeline_size` of an interleaved pipeline.
 
-    Vocabulary rows are padded to a multiple of TP; the pad is never a target and is cut off again by `cpt.convert`.
+    Vocabulary rows are padded to a multiple of TP; the pad counts in no softmax, and is cut off again by `cpt.convert`.
     """
     config = transformer_config(model, parallel, precision, forward)
     return [_chunk(number, config, model, parallel, forward) for number in range(parallel.virtual_pipeline_size)]
@@ -47,6 +47,8 @@ def _chunk(number: int, config: TransformerConfig, model: ModelConfig, parallel:
         gpt.rotary_pos_emb.inv_freq = inverse_frequencies(model, gpt.rotary_pos_emb.inv_freq.device)
     if forward.end_of_document is not None:
         restart_with_documents(gpt)
+    if gpt.post_process:
+        _silence_padding(gpt, model, parallel)
     has_weights = not any(parameter.is_meta for parameter in gpt.parameters())
     return gpt.cuda(torch.cuda.current_device()) if has_weights and torch.cuda.is_available() else gpt
 
@@ -124,6 +126,18 @@ def padded_vocab_size(model: ModelConfig, parallel: ParallelConfig) -> int:
     """Rows of the embedding over all tensor-parallel ranks."""
     tensor = parallel.tensor_parallel_size
     return -(-model.vocab_size // tensor) * tensor
+
+
+def _silence_padding(gpt: GPTModel, model: ModelConfig, parallel: ParallelConfig) -> None:
+    """A padded row of zeros would have a share in every softmax: the loss would depend on TP, by 5e-4 for one row of 2049."""
+    rows = padded_vocab_size(model, parallel) // parallel.tensor_parallel_size
+    real = model.vocab_size - rows * parallel_state.get_tensor_model_parallel_rank()
+
+    def fill(_: Any, _arguments: Any, output: tuple[torch.Tensor, Any]) -> None:
+        output[0][..., max(0, real) :] = -torch.inf
+
+    if real < rows:
+        gpt.output_layer.register_forward_hook(fill)
 
 
 def _interleaved(parallel: ParallelConfig) -> dict[str, Any]:
