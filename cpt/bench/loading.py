@@ -119,7 +119,7 @@ def measure(way: Callable[[], Batches], steps: int, compute: Callable[[], object
 
 
 def figures(config: RunConfig, flat_out: Mapping[str, Sequence[Measured]], beside: Mapping[str, Sequence[Measured]]) -> Figures:
-    """Medians over the rounds; ratios and costs are taken within each round."""
+    """Medians over the rounds, of waits over all steps; ratios and what a step takes longer are of each round."""
     batch, steps = config.train.tokens_per_step, len(beside["alone"][0].waits)
     alone = statistics.median(one.total for one in beside["alone"]) / steps
     rows: list[tuple[str, ...]] = []
@@ -127,7 +127,8 @@ def figures(config: RunConfig, flat_out: Mapping[str, Sequence[Measured]], besid
     for name in flat_out:
         rate = statistics.median(steps / one.total for one in flat_out[name])
         ratios = [plain.total / one.total for plain, one in zip(flat_out["plain"], flat_out[name], strict=True)]
-        wait = statistics.median(statistics.mean(one.waits) for one in beside[name])
+        waits = [wait for one in beside[name] for wait in one.waits]
+        wait, rarely = statistics.median(waits), statistics.quantiles(waits, n=20)[-1]
         longer = statistics.median((one.total - nothing.total) / steps for nothing, one in zip(beside["alone"], beside[name], strict=True))
         opening = statistics.median(one.opening for one in beside[name])
         one = {
@@ -135,15 +136,16 @@ def figures(config: RunConfig, flat_out: Mapping[str, Sequence[Measured]], besid
             "tokens_per_second": rate * batch,
             "over_plain": statistics.median(ratios),
             "wait": wait,
+            "wait_95th_percentile": rarely,
             "longer": longer,
             "opening": opening,
         }
-        shown = [f"{1000 * seconds:.1f} ms" for seconds in (wait, longer, opening)]
+        shown = [f"{1000 * seconds:.1f} ms" for seconds in (wait, rarely, longer, opening)]
         rows.append((NAMES[name], f"{rate:.1f}", units.count(rate * batch), f"{one['over_plain']:.2f}", *shown))
         data[name] = {**one, "flat_out": [asdict(each) for each in flat_out[name]], "beside": [asdict(each) for each in beside[name]]}
     train = config.train
     return Figures(
-        columns=("", "batches/s", "tokens/s", "over the first", "a step waits", "takes longer", "first batch after"),
+        columns=("", "batches/s", "tokens/s", "over the first", "a step waits", "one in 20", "takes longer", "first batch after"),
         rows=rows,
         data={"rows": train.global_batch_size, "sequence_length": train.sequence_length, "compute": alone, "ways": data},
         notes=[
