@@ -17,7 +17,7 @@ FUSED_NORMS = {
     "input_layernorm.weight": "self_attention.linear_qkv.layer_norm_weight",
     "pre_mlp_layernorm.weight": "mlp.linear_fc1.layer_norm_weight",
 }
-"""A layer's norms -> their names in checkpoints, where megatron-core counts them to the matrix that comes next."""
+"""A layer's norms -> their names in checkpoints and in Transformer Engine's layers, which count them to the matrix that comes next."""
 
 
 @dataclass(frozen=True)

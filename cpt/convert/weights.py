@@ -13,8 +13,10 @@ import torch
 
 from cpt.config.model import ModelConfig
 from cpt.convert.folder import BaseFolder
-from cpt.convert.table import Row, Source, pack, table
+from cpt.convert.table import FUSED_NORMS, Row, Source, pack, table
 from cpt.core.errors import CptError
+
+_OWN_NORMS = {fused: own for own, fused in FUSED_NORMS.items()}
 
 
 @torch.no_grad()
@@ -28,12 +30,13 @@ def import_weights(chunks: Sequence[Any], model: ModelConfig, folder: BaseFolder
 
 
 def whole_model_names(chunks: Sequence[Any]) -> Iterator[tuple[str, torch.nn.Parameter]]:
-    """This rank's parameters under the names that they have where one rank holds the whole model."""
+    """This rank's parameters under the names that they have where one rank holds the whole model, norms apart from the matrix behind them."""
     for gpt in chunks:
         for name, parameter in gpt.named_parameters():
             if match := re.fullmatch(r"decoder\.layers\.(\d+)\.(.+)", name):
                 layer = gpt.decoder.layers[int(match.group(1))]
-                name = f"decoder.layers.{layer.layer_number - 1}.{_whole_model_expert(layer.mlp, match.group(2))}"
+                own = _OWN_NORMS.get(match.group(2), match.group(2))
+                name = f"decoder.layers.{layer.layer_number - 1}.{_whole_model_expert(layer.mlp, own)}"
             yield name, parameter
 
 
