@@ -7,12 +7,13 @@ from cpt.train.job import At, Job
 
 
 def follow_up(job: Job, at: At) -> None:
-    """What is due at this step."""
-    if due(job.state.step, job.config.evaluate.interval) or job.state.step == job.config.train.steps:
+    """What is due at this step. After the last one the loop itself saves in full."""
+    step, last, keep = job.state.step, job.config.train.steps, job.config.checkpoint
+    if due(step, job.config.evaluate.interval) or step == last:
         evaluate(job, at)
-    if due(job.state.step, job.config.checkpoint.interval):
+    if due(step, keep.interval):
         job.savers.full.save(job.state, at)
-    elif job.savers.fast and due(job.state.step, job.config.checkpoint.fast_interval):
+    elif job.savers.fast and due(step, keep.fast_interval) and step < last:
         job.savers.fast.save(job.state, at)
 
 
