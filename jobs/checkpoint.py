@@ -5,16 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-from rich.table import Table
-
 from cpt.checkpoint import CheckpointStore
-from cpt.checkpoint.verify import damage
-from cpt.core import units
-from cpt.core.errors import EXIT_DONE, EXIT_OURS, MissingInput
+from cpt.core.errors import MissingInput
 from cpt.core.paths import RunPaths
+from jobs.checkpoint_page import show, verify
 from jobs.console import open_console
 from jobs.status_answer import locate
+from slurm.attempts import last_fast_step
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -27,34 +24,6 @@ def main(arguments: Sequence[str]) -> int:
     store = CheckpointStore((run := RunPaths(locate(options.run))).checkpoints)
     if not (steps := store.steps() if options.step is None else [options.step]):
         raise MissingInput(path=run.checkpoints, why="no checkpoint is complete yet", fix=f"cpt status {run.root}")
-    return show(store, steps) if options.what == "list" else verify(store, steps)
-
-
-def show(store: CheckpointStore, steps: Sequence[int]) -> int:
-    """A line per checkpoint; sizes are compared, bytes are not read."""
-    table = Table("step", "samples", "domain loss", "size", "files", "written by", box=None)
-    for step in steps:
-        if not store.intact(step):
-            table.add_row(str(step), "damaged: cpt checkpoint verify says which files")
-            continue
-        record = store.record(step)
-        loss = "" if record.domain_loss is None else f"{record.domain_loss:.4f}"
-        table.add_row(str(step), f"{record.consumed_samples:,}", loss, units.size(record.bytes), str(len(record.files)), record.layout)
-    open_console().print(table)
-    return EXIT_DONE if all(map(store.intact, steps)) else EXIT_OURS
-
-
-def verify(store: CheckpointStore, steps: Sequence[int]) -> int:
-    """Read every byte; on a terminal with a bar."""
-    console, found = open_console(), EXIT_DONE
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
-    for step in steps:
-        record = store.record(step)
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task(f"step {step}", total=record.bytes)
-            wrong = damage(store.path(step), record.files, lambda size, task=task, progress=progress: progress.advance(task, size))  # type: ignore[misc]
-        for file, why in wrong.items():
-            console.print(f"{store.path(step) / file}: {why}")
-        console.print(f"step {step}: {f'{len(wrong)} of {len(record.files)} files damaged' if wrong else f'{units.size(record.bytes)} are what was written'}")
-        found = EXIT_OURS if wrong else found
-    return found
+    if fast := last_fast_step(run):
+        open_console().print(f"step {fast} is on the nodes' own disks, too, checked by ranks that resume from it. The full ones:")
+    return show(open_console(), store, steps) if options.what == "list" else verify(open_console(), store, steps)

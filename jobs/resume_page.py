@@ -12,6 +12,7 @@ from cpt.core import units
 from cpt.core.amendments import Amendment
 from cpt.data.position import passed
 from jobs.resume_check import Resume, seen
+from slurm.attempts import last_fast_step
 
 
 def page(found: Resume) -> RenderableType:
@@ -29,6 +30,8 @@ def _rows(found: Resume) -> Iterator[tuple[str, str]]:
         yield "checkpoint", where
     else:
         yield "checkpoint", "none: starts from the base"
+    if (fast := last_fast_step(found.run)) > found.step:
+        yield "fast checkpoint", f"step {fast:,} on the nodes' own disks: taken instead if it can be put together there and no setting is changed now"
     if found.step >= config.train.steps:
         yield "next", f"nothing: all {config.train.steps:,} steps are done"
     else:

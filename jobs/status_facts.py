@@ -135,7 +135,7 @@ def as_json(facts: RunFacts) -> dict[str, object]:
             "phases": dict(Counter(str(beat.phase) for beat in beats)),
             "oldest_beat_seconds": max((facts.now - beat.time for beat in beats), default=None),
         },
-        "checkpoint": {"step": known.checkpoint, "time": facts.checkpoint_time},
+        "checkpoint": {"step": known.checkpoint, "time": facts.checkpoint_time, "fast_step": known.fast_checkpoint},
         "goodput": {str(kind): {"seconds": facts.goodput.seconds(kind), "share": facts.goodput.share(kind)} for kind in Kind},
         "wall_seconds": facts.goodput.wall / 1000,
         "nodes": begin.nodes if begin else [],

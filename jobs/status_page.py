@@ -65,6 +65,8 @@ def _rows(facts: RunFacts) -> Iterator[tuple[str, str]]:
     if facts.working:
         yield "ranks", _ranks(facts)
     yield "checkpoint", _checkpoint(facts)
+    if fast := known.fast_checkpoint:
+        yield "fast checkpoint", f"step {fast:,} on the nodes' own disks{_behind(facts, fast)}"
     if facts.anomalies:
         yield "anomalies", _anomalies(facts.anomalies)
     if facts.last:
@@ -87,8 +89,12 @@ def _checkpoint(facts: RunFacts) -> str:
     if not step:
         return "none yet" if facts.standing.attempts else "none"
     age = f", {units.duration(facts.now - facts.checkpoint_time)} ago" if facts.checkpoint_time else ""
-    behind = f", {facts.progress.step - step} steps since" if facts.progress and facts.progress.step > step else ""
-    return f"step {step:,}{age}{behind}"
+    return f"step {step:,}{age}{_behind(facts, step)}"
+
+
+def _behind(facts: RunFacts, step: int) -> str:
+    """What would be computed again."""
+    return f", {facts.progress.step - step} steps since" if facts.progress and facts.progress.step > step else ""
 
 
 def _anomalies(events: Sequence[EventRow]) -> str:

@@ -136,12 +136,17 @@ def load_suspects(run: RunPaths) -> Suspects:
 
 def last_step(run: RunPaths) -> int:
     """Step of the newest checkpoint, on the shared disk or on the nodes' own; 0 without one."""
-    return max(last_full_step(run), _step(run.fast))
+    return max(last_full_step(run), last_fast_step(run))
 
 
 def last_full_step(run: RunPaths) -> int:
     """Step of the newest complete checkpoint on the shared disk; 0 without one."""
     return _step(run.latest)
+
+
+def last_fast_step(run: RunPaths) -> int:
+    """Step of the newest checkpoint on the nodes' own disks, as ranks said last; 0 without one."""
+    return _step(run.fast)
 
 
 def _step(path: Path) -> int:

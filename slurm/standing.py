@@ -63,6 +63,9 @@ class RunStanding:
     attempts: Sequence[tuple[AttemptBegin, AttemptEnd | None]]
     """The end is None for an attempt that runs, or died without a word."""
     checkpoint: int
+    """The newest full one; 0 for none."""
+    fast_checkpoint: int
+    """The newest on the nodes' own disks; 0 for none."""
     beats: Sequence[Beat]
     """Of the last attempt."""
     suspects: Suspects
@@ -123,7 +126,8 @@ def of_run(run: RunPaths, queue: Queue | None = None, clock: Callable[[], float]
         job=jobs[0].id if jobs else record.id if record else known[-1][0].job if known else "",
         submitted=_submitted(run, record, known[0][0].time if known else None),
         attempts=known,
-        checkpoint=attempts.last_step(run),
+        checkpoint=attempts.last_full_step(run),
+        fast_checkpoint=attempts.last_fast_step(run),
         beats=beats,
         suspects=attempts.load_suspects(run),
         without_progress=sum(memory.streak.values()),

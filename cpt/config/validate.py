@@ -6,10 +6,11 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 from cpt.config.model import ModelConfig
 from cpt.config.run import RunConfig
-from cpt.config.running import minutes
+from cpt.config.running import Runtime, minutes
 from cpt.config.section import Section
 from cpt.config.training import Attention, ParallelConfig
 from cpt.core.errors import Problem
@@ -20,6 +21,7 @@ def validate(config: RunConfig) -> Iterator[Problem]:
     yield from _walk(config, "")
     yield from _names(config)
     yield from _machines(config)
+    yield from _fast_tier(config)
     yield from _attention(config)
     yield from layout_problems(config)
 
@@ -61,6 +63,16 @@ def _binding(name: str, value: str, tasks: int) -> Iterator[Problem]:
     if kind.rpartition(",")[2] in ("map_cpu", "mask_cpu", "map_ldom", "mask_ldom", "map_mem", "mask_mem") and len(places.split(",")) < tasks:
         why = f"slurm.tasks_per_node is {tasks}, and each needs an entry"
         yield Problem(where=f"cluster.{name}", what=f"is {value}", why=why, fix=f"cluster.{name}={kind}:<{tasks} entries>")
+
+
+def _fast_tier(config: RunConfig) -> Iterator[Problem]:
+    """What a container writes where nothing is mounted is gone with it."""
+    folder, cluster = config.checkpoint.fast_folder, config.cluster
+    targets = [mount.split(":")[1] for mount in cluster.mounts if mount.count(":")]
+    if folder and cluster.runtime is not Runtime.bare and not any(PurePosixPath(folder).is_relative_to(target) for target in targets):
+        why = f"is not mounted into the {cluster.runtime} container, whose own files are gone when its ranks are"
+        fix = f"cluster.mounts=['{folder}:{folder}'], with the path itself where it is a variable"
+        yield Problem(where="checkpoint.fast_folder", what=f"is {folder}", why=why, fix=fix)
 
 
 def _attention(config: RunConfig) -> Iterator[Problem]:

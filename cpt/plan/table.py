@@ -52,7 +52,19 @@ def _cost(config: RunConfig, record: PlanRecord) -> list[tuple[str, str]]:
             f"{record.checkpoints:,} of {units.size(record.checkpoint_bytes)}, one each {units.duration(config.checkpoint.interval * record.step_seconds)}; "
             f"{units.size(record.disk_bytes)} on disk",
         ),
+        *_fast(config, record),
     ]
+
+
+def _fast(config: RunConfig, record: PlanRecord) -> list[tuple[str, str]]:
+    """A node holds its own share and its neighbor's, of the last two and of one that is being written."""
+    keep, nodes = config.checkpoint, config.slurm.nodes
+    if not keep.fast_folder:
+        return []
+    copies = 2 if nodes > 1 else 1
+    room = units.size(record.checkpoint_bytes * copies * 3 / nodes)
+    kept = "" if nodes > 1 else "; one node has no neighbor to hold a copy"
+    return [("fast checkpoints", f"one each {units.duration(keep.fast_interval * record.step_seconds)}, {room} on each node's {keep.fast_folder}{kept}")]
 
 
 def _hours(hours: float) -> str:

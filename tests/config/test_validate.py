@@ -100,6 +100,9 @@ def test_each_rank_of_a_node_has_its_place() -> None:
         compose_config(["experiment=demo", f"cluster.cpu_bind={free}", "slurm.nodes=6", "slurm.tasks_per_node=1"])
 
 
+APPTAINER = ["cluster.scheduler=slurm", "cluster.runtime=apptainer", "cluster.image=/x.sif"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "where"),
     [
@@ -114,10 +117,21 @@ def test_each_rank_of_a_node_has_its_place() -> None:
         (["+cluster.environment.a-b=1"], "cluster.environment"),
         (["+fabric.environment.a-b=1"], "fabric.environment"),
         (["tracking.uri='https://me:hunter2@mlflow'"], "tracking.uri"),
+        (["checkpoint.fast_folder=scratch", "checkpoint.fast_interval=2"], "checkpoint.fast_folder"),
+        (["checkpoint.fast_folder=/scratch"], "checkpoint.fast_interval"),
+        (["checkpoint.fast_interval=2"], "checkpoint.fast_interval"),
+        (["checkpoint.fast_folder=/scratch", "checkpoint.fast_interval=1000"], "checkpoint.fast_interval"),
+        ([*APPTAINER, "cluster.mounts=['/local/x:/scratch']", "checkpoint.fast_folder=/local/x", "checkpoint.fast_interval=2"], "checkpoint.fast_folder"),
     ],
 )
 def test_facts_of_the_machines(overrides: list[str], where: str) -> None:
     assert {problem.where for problem in refused("experiment=demo", *overrides)} == {where}
+
+
+def test_a_fast_tier_that_nodes_have() -> None:
+    compose_config(["experiment=demo", "checkpoint.fast_folder='$TMPDIR/cpt'", "checkpoint.fast_interval=2"])
+    inside = [*APPTAINER, "cluster.mounts=['/local:/scratch']", "checkpoint.fast_folder=/scratch/cpt", "checkpoint.fast_interval=2"]
+    compose_config(["experiment=demo", *inside])
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cpt.checkpoint import CheckpointStore, Keep
+from cpt.core.artifacts import write_json
 from cpt.core.paths import RunPaths
 from jobs import cli
 from tests.checkpoint.test_store import SHARD, write
@@ -25,6 +26,9 @@ def test_list_shows_what_can_be_resumed_from(store: CheckpointStore, capsys: pyt
     assert cli.main(["checkpoint", "list", str(store.folder.parent)]) == 0
     said = capsys.readouterr().out
     assert "2.5000" in said and "TP1 x PP1 x DP1" in said and "160" in said
+    write_json(RunPaths(store.folder.parent).fast, {"step": 24})
+    assert cli.main(["checkpoint", "list", str(store.folder.parent)]) == 0
+    assert "step 24 is on the nodes' own disks, too" in capsys.readouterr().out
     (store.path(20) / SHARD).unlink()
     assert cli.main(["checkpoint", "list", str(store.folder.parent)]) == 1
     assert "damaged" in capsys.readouterr().out

@@ -97,6 +97,17 @@ def test_a_healthy_run_is_one_page_and_code_0(tmp_path: Path, cluster: Cluster, 
     assert "checkpoint  step 570" in said and "time left" in said
 
 
+def test_what_is_at_risk_is_said_for_both_tiers(tmp_path: Path, cluster: Cluster, ask: Ask) -> None:
+    story = eventful(tmp_path)
+    story.train(7, save_every=100)
+    write_json(story.run.fast, {"step": 574})
+    cluster.says("RUNNING", nodes="node[1-4]")
+    _, said = ask(story.run.root)
+    assert "step 570, " in said and ", 7 steps since" in said
+    assert "fast checkpoint  step 574 on the nodes' own disks, 3 steps since" in said
+    assert json.loads(ask(story.run.root, "--json")[1])["checkpoint"]["fast_step"] == 574
+
+
 def test_updates_that_stood_out_are_told_once_with_their_samples(tmp_path: Path, cluster: Cluster, ask: Ask) -> None:
     """Also one that came again after a kill."""
     story = eventful(tmp_path)

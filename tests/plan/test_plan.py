@@ -8,6 +8,7 @@ import pytest
 
 from cpt.config import RunConfig
 from cpt.config.compose import compose_config
+from cpt.core import units
 from cpt.core.errors import UserError
 from cpt.core.records import MixturePlan, SourceShare
 from cpt.plan import plan, rows, unprepared
@@ -103,6 +104,13 @@ def test_state_in_fp32_has_no_master_copy() -> None:
 def test_checkpoint_of_8b() -> None:
     """Without the bf16 copy that NVIDIA's 105 GB hold beside the master weights."""
     assert checkpoint_bytes(config("ellama_8b")) / GIB == pytest.approx(104.7 * 12 / 14, abs=0.05)
+
+
+def test_a_node_has_room_for_three_of_its_own_and_three_of_its_neighbor() -> None:
+    run = config("ellama_70b", "checkpoint.fast_folder=/local/scratch", "checkpoint.fast_interval=20")
+    record = plan(run, unprepared(run))
+    [said] = [value for name, value in rows(run, record) if name == "fast checkpoints"]
+    assert f"{units.size(6 * record.checkpoint_bytes / run.slurm.nodes)} on each node's /local/scratch" in said
 
 
 def test_disk_is_what_is_kept_and_one_being_written() -> None:

@@ -38,6 +38,18 @@ def checkpoint(run: RunPaths, step: int) -> None:
     write_json(run.latest, {"step": step})
 
 
+def test_a_fast_checkpoint_is_progress_too(run: RunPaths) -> None:
+    """Nodes that fail more often than full checkpoints come must not look like a run that gets nowhere."""
+    for attempt in range(4):
+        assert begin(run, path="requeue") == attempt
+        write_json(run.fast, {"step": 10 * attempt + 10})
+        crash(run, attempt, at=float(attempt))
+        assert end(run, attempt).action is Action.requeue
+    assert [(began(run, number).step, ended(run, number).step) for number in range(4)] == [(0, 10), (10, 20), (20, 30), (30, 40)]
+    checkpoint(run, 45)
+    assert (attempts.last_step(run), attempts.last_full_step(run), attempts.last_fast_step(run)) == (45, 45, 40)
+
+
 def crash(run: RunPaths, attempt: int, number: int = 0, signature: str = "Boom", message: str = "", at: float = 100.0) -> None:
     record = RankRecord(rank=number, host=f"node{number + 1}", outcome="crash", step=4, time=at, signature=signature, message=message)
     record.save(run.attempt(attempt).rank(number))
