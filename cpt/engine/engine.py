@@ -31,8 +31,9 @@ from cpt.engine.segments import Documents, documents
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
-MicroBatch = tuple[torch.Tensor, torch.Tensor | None]
-"""(tokens [b, s], labels [b, s] or None for logits)."""
+MicroBatch = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]
+"""(tokens [b, s], labels [b, s] or None for logits, the tokens where documents are looked for: on the host). All are there before the first
+micro-batch is computed: a copy made later would wait for all that was asked of the device before it."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,9 @@ class Engine:
 
         with torch.no_grad():
             # Later tokens change nothing for those before them.
-            padded = np.pad(tokens, ((0, 0), (0, -tokens.shape[1] % self.parallel.sequence_multiple)))
-            self._forward_backward([(torch.from_numpy(padded), None)] * self.parallel.micro_batch_group, keep, padded.shape, forward_only=True)
+            padded = torch.from_numpy(np.pad(tokens, ((0, 0), (0, -tokens.shape[1] % self.parallel.sequence_multiple))))
+            batch = (padded.to(torch.cuda.current_device()), None, padded)
+            self._forward_backward([batch] * self.parallel.micro_batch_group, keep, tuple(padded.shape), forward_only=True)
         shape = (*tokens.shape, self.model_config.vocab_size)
         result = found[0] if found else torch.empty(shape, device=torch.cuda.current_device())
         dist.broadcast(result, parallel_state.get_pipeline_model_parallel_last_rank(), group=parallel_state.get_pipeline_model_parallel_group())
@@ -144,7 +146,9 @@ class Engine:
 
     def _run(self, mine: IntArray | torch.Tensor, micro_batch_size: int, forward_only: bool) -> torch.Tensor | None:
         """Token losses [m, s] of this replica's rows; None where no loss is computed."""
-        micro = torch.as_tensor(mine).split(micro_batch_size)
+        rows = torch.as_tensor(mine)
+        host = rows if self.forward.end_of_document is None else rows.cpu()
+        micro = zip(rows.to(torch.cuda.current_device()).split(micro_batch_size), host.split(micro_batch_size), strict=True)
         found: list[torch.Tensor] = []
 
         def keep(output: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -152,7 +156,7 @@ class Engine:
             return output.float().mean() / self.parallel.context_parallel_size, {}  # megatron adds over those ranks
 
         shape = (micro_batch_size, mine.shape[1] - 1)
-        self._forward_backward([(m[:, :-1].contiguous(), m[:, 1:].contiguous()) for m in micro], keep, shape, forward_only)
+        self._forward_backward([(m[:, :-1], m[:, 1:], there[:, :-1]) for m, there in micro], keep, shape, forward_only)
         return torch.cat(found) if found else None
 
     def _eval(self) -> None:
@@ -168,13 +172,12 @@ class Engine:
     ) -> None:
         """megatron-core's pipeline schedule over the micro-batches; every model chunk reads all of them."""
 
+        mine = held(shape[1]).to(torch.cuda.current_device())
+
         def step(iterator: Iterator[MicroBatch], module: Any) -> tuple[torch.Tensor, Callable[..., Any]]:
-            device = torch.cuda.current_device()
-            tokens, labels = next(iterator)
-            mine = held(tokens.shape[1])
-            targets = labels[:, mine].to(device) if labels is not None else None
-            positions = mine.to(device).expand(len(tokens), -1)
-            return module(tokens[:, mine].to(device), positions, None, labels=targets, packed_seq_params=self._documents(tokens)), loss
+            tokens, labels, host = next(iterator)
+            targets = labels[:, mine] if labels is not None else None
+            return module(tokens[:, mine], mine.expand(len(tokens), -1), None, labels=targets, packed_seq_params=self._documents(host)), loss
 
         get_forward_backward_func()(
             forward_step_func=step,
