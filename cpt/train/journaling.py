@@ -21,6 +21,7 @@ from cpt.core.paths import RunPaths
 from cpt.core.records import ParityRecord
 from cpt.core.world import World
 from cpt.data import Ledger, batch_crc32
+from cpt.data.position import next_sample
 from cpt.engine import StepResult
 from cpt.engine.layers import LayerNorms
 from cpt.tracking.journal import ANOMALY, ROLLBACK, Journal
@@ -77,7 +78,8 @@ class Recorder:
         `fetched`: file and node -> the node that sent it, of a fast one; None for a full one.
         """
         tier = {"tier": "full"} if fetched is None else {"tier": "fast", "fetched": dict(fetched)}
-        self._event("resume", step=state.step, checkpoint=checkpoint, next_sample=state.consumed_samples, generators=generators, **tier)
+        following = next_sample(state.consumed_samples, state.skipped)
+        self._event("resume", step=state.step, checkpoint=checkpoint, next_sample=following, generators=generators, **tier)
 
     def set_aside(self, folder: str, files: Mapping[str, str]) -> None:
         """A damaged checkpoint was renamed to `folder`; `files` says what is wrong with which."""

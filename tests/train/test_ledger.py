@@ -15,7 +15,7 @@ from cpt.core.paths import RunPaths
 from cpt.core.world import World
 from cpt.data import open_manifest
 from cpt.data.indexed import IndexedTokens
-from cpt.tracking.journal import series
+from cpt.tracking.journal import read_events, series
 from jobs import cli, launch
 from tests.ranks import run_ranks
 from tests.tiny import make_run
@@ -57,6 +57,8 @@ def test_the_ledger_is_what_a_recount_finds(root: Path, monkeypatch: pytest.Monk
     assert cli.main(["resume", str(run.root), "mixture.domain_share=0.8", "mixture.weights={french: 3, german: 1}"]) == 0
     rows += run_ranks(1, trained_rows, run, 1, 99)[0]
     assert len(rows) == 19
+    (resumed,) = [event.fields for event in read_events(run) if event.name == "resume"]
+    assert (resumed["step"], resumed["next_sample"]) == (10, 80), "nine updates were made of ten batches"
 
     config = read_config(run.config)
     manifest, folder = open_manifest(config), config.runs.data("sample").root
