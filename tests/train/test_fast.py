@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from cpt.core.paths import RunPaths
 from cpt.core.world import World
 from cpt.tracking.journal import read_events, series
 from slurm.attempts import last_full_step, last_step
-from tests.ranks import run_ranks
+from tests.ranks import Ranks, run_ranks
 from tests.tiny import make_run, train_rank
+from tests.train.test_exact_anomaly import poisoned
+from tests.train.test_exact_resume import wait_for
 
 pytestmark = pytest.mark.engine
 
@@ -158,14 +161,76 @@ def test_what_is_not_whole_is_passed_over(killed: tuple[RunPaths, RunPaths], roo
     assert_same(run, killed[0])
 
 
-def test_what_a_kill_left_between_the_renames_is_not_seen(killed: tuple[RunPaths, RunPaths], root: Path) -> None:
-    """Both nodes were killed while they wrote step 6."""
-    run = again(killed, "fast-invisible", root)
-    for node in range(2):
-        disk(run, node).path(6).rename(disk(run, node).begin_path(6))
+def slow_copies(world: World, run: RunPaths, attempt: int, per_node: int) -> int:
+    """What comes of step 6 from a neighbor takes its time."""
+    from cpt.checkpoint.copies import Arriving
+
+    take = Arriving.take
+
+    def slowly(self: Any, segment: int, piece: memoryview) -> None:
+        if segment and "00000006" in str(self.path):
+            time.sleep(1.0)
+        take(self, segment, piece)
+
+    Arriving.take = slowly  # type: ignore[method-assign]
+    return train_on(world, run, attempt, per_node)
+
+
+def test_a_save_that_is_killed_while_it_is_copied_is_invisible(killed: tuple[RunPaths, RunPaths], root: Path) -> None:
+    run = new_run(root, "fast-torn-copy", TP2)
+    ranks = Ranks(4, slow_copies, run, 0, 2)
+    wait_for(lambda: all(list(disk(run, node).begin_path(6).glob("*.part")) for node in range(2)))
+    ranks.kill()
+    assert all(disk(run, node).steps() == [2, 4] for node in range(2))
     assert run_ranks(4, train_on, run, 1, 2) == [0] * 4
     assert resumes(run)[0]["step"] == 4
     assert_same(run, killed[0])
+
+
+def choose(world: World, run: RunPaths, amendments: int) -> tuple[int, dict[str, str]]:
+    """(step that would be resumed from, what was passed over)."""
+    from cpt import engine
+    from cpt.config.training import ParallelConfig
+    from cpt.train.fast import FastTier, Ring
+
+    ring_world = on_nodes(world, 1)
+    engine.initialize(world, ParallelConfig(), 1)
+    found, search = FastTier(Ring.of(ring_world), disk(run, world.rank), 1, amendments).choose(0, [(0, 4), (0, 6)])
+    engine.finalize()
+    return found.part.step if found else 0, search.passed
+
+
+def test_what_was_saved_under_other_settings_is_passed_over(killed: tuple[RunPaths, RunPaths], root: Path) -> None:
+    run = again(killed, "fast-amended", root)
+    assert run_ranks(2, choose, run, 0) == [(6, {})] * 2
+    assert run_ranks(2, choose, run, 1) == [(0, {"6": "settings were amended since", "4": "settings were amended since"})] * 2
+
+
+def poisoned_and_killed(world: World, run: RunPaths, attempt: int) -> int:
+    """The ninth update has no finite gradient; in the first attempt the rank dies two steps after it went back for that."""
+    from cpt.train import loop
+
+    follow_up = loop.follow_up
+
+    def stop(job: Any, at: Any) -> None:
+        follow_up(job, at)
+        if attempt == 0 and job.state.rollbacks and job.state.step == 7:
+            raise KeyboardInterrupt
+
+    loop.follow_up = stop  # type: ignore[assignment]
+    try:
+        return poisoned(world, run, attempt, [64])
+    except KeyboardInterrupt:
+        return -1
+
+
+def test_a_rollback_leaves_no_fast_checkpoint_of_what_it_went_back_from(root: Path) -> None:
+    run = new_run(root, "fast-rollback", ["checkpoint.interval=5", "checkpoint.fast_interval=4", "train.anomaly.non_finite=rollback"])
+    assert run_ranks(1, poisoned_and_killed, run, 0) == [-1]
+    assert [row["step"] for row in events(run, "fast_saved")] == [4, 8]
+    assert not run.fast.exists() and last_step(run) == 5
+    assert run_ranks(1, poisoned_and_killed, run, 1) == [0]
+    assert [(row["step"], row["tier"]) for row in resumes(run)] == [(5, "full")]
 
 
 def test_another_layout_reads_what_it_needs_of_all_files(killed: tuple[RunPaths, RunPaths], root: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,21 @@ def full_disk(world: World, run: RunPaths, attempt: int) -> int:
     return train_rank(world, run, attempt)
 
 
+def full_disk_at_the_end(world: World, run: RunPaths, attempt: int) -> int:
+    """Every rank has written its second save, and there is no room for its index."""
+    from cpt.checkpoint import store
+
+    conclude = store.conclude
+
+    def fail(folder: Path, step: int, *rest: Any) -> Any:
+        if step == 10:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return conclude(folder, step, *rest)
+
+    store.conclude = fail
+    return train_rank(world, run, attempt)
+
+
 def test_training_goes_on_while_a_save_is_written_and_a_second_one_waits(root: Path) -> None:
     """The slow write of step 5 is overtaken by steps; what it holds is still step 5, bit for bit."""
     runs = [
@@ -93,10 +109,11 @@ def test_training_goes_on_while_a_save_is_written_and_a_second_one_waits(root: P
     assert order == [(f"checkpoint_{what}", step) for step in (5, 10, 15, 20) for what in ("staged", "saved")]
 
 
-def test_a_write_that_fails_ends_the_run_and_is_never_published(root: Path) -> None:
-    run = make_run(root, "full", ["slurm.tasks_per_node=2"])
+@pytest.mark.parametrize("disk", [full_disk, full_disk_at_the_end], ids=["a rank's file", "the index"])
+def test_a_write_that_fails_ends_the_run_and_is_never_published(root: Path, disk: Callable[..., int]) -> None:
+    run = make_run(root, disk.__name__, ["slurm.tasks_per_node=2"])
     with pytest.raises(RankFailed, match=r"No space left|reset by peer|closed") as caught:
-        run_ranks(2, full_disk, run, 0)
+        run_ranks(2, disk, run, 0)
     assert caught.value.kind in ("OSError", "RuntimeError", "DistBackendError")
     assert CheckpointStore(run.checkpoints).steps() == [5]
     assert run_ranks(2, train_rank, run, 1) == [0, 0]
