@@ -18,7 +18,7 @@ from cpt.config.seal import read_config
 from cpt.core.artifacts import write_text
 from cpt.core.attempts import Action, Ending
 from cpt.core.paths import RunPaths
-from cpt.tracking.journal import series
+from cpt.tracking.journal import read_events, series
 from slurm import client
 from slurm.devcluster import DevCluster, can_run
 from slurm.script import Origin, render
@@ -29,6 +29,7 @@ from tests.tiny import make_run
 
 pytestmark = [pytest.mark.slurm, pytest.mark.engine, pytest.mark.slow]
 
+FAST = [*SPARE, "checkpoint.interval=12", "checkpoint.fast_interval=2"]
 TABLE = os.environ.get("DRILL_TABLE")
 STEPS, INTERVAL = 24, 4
 CURVES = ("train/loss", "data/batch_crc32")
@@ -168,6 +169,18 @@ def test_exact_after_power_loss_of_a_worker(played: Callable[[Fault], Outcome], 
     assert_recovered(outcome, straight)
     first, second = outcome.job.begins()
     assert first.nodes[1] not in second.nodes and (second.path, second.restarts) == ("relaunch", 0)
+
+
+def test_exact_after_power_loss_with_a_fast_tier(played: Callable[[Fault], Outcome], straight: RunPaths, tmp_path: Path) -> None:
+    """The spare gets the files of the lost node from the one that held its copies; no full checkpoint was there yet."""
+    settings = [*FAST, f"checkpoint.fast_folder={tmp_path}"]
+    outcome = played(replace(POWER, name="power loss of a worker node, spare, fast tier", settings=settings))
+    assert_recovered(outcome, straight)
+    first, second = outcome.job.begins()
+    [resume] = [event.fields for event in read_events(outcome.job.run) if event.name == "resume"]
+    assert resume["tier"] == "fast" and 2 <= resume["step"] == second.step
+    assert set(resume["fetched"].values()) == {first.nodes[0]}
+    assert {path.parent.name for path in tmp_path.glob("*/*/step_*")} == {first.nodes[1]}, "the nodes that finished have removed theirs"
 
 
 def test_exact_after_a_killed_rank(played: Callable[[Fault], Outcome], straight: RunPaths) -> None:

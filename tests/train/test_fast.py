@@ -23,6 +23,7 @@ from tests.ranks import Ranks, run_ranks
 from tests.tiny import make_run, train_rank
 from tests.train.test_exact_anomaly import poisoned
 from tests.train.test_exact_resume import wait_for
+from tests.train.test_saving import train_until
 
 pytestmark = pytest.mark.engine
 
@@ -159,6 +160,12 @@ def test_what_is_not_whole_is_passed_over(killed: tuple[RunPaths, RunPaths], roo
     assert resumes(run)[0]["step"] == 4
     assert events(run, "fast_passed")[0]["steps"] == {"6": "files of ranks [3] are on no node"}
     assert_same(run, killed[0])
+
+
+def test_a_stop_right_after_a_fast_save_still_saves_in_full(root: Path) -> None:
+    run = new_run(root, "fast-stopped", [])
+    assert run_ranks(1, train_until, run, 0, 6) == [75]
+    assert CheckpointStore(run.checkpoints).steps() == [6] and not run.fast.exists()
 
 
 def slow_copies(world: World, run: RunPaths, attempt: int, per_node: int) -> int:
