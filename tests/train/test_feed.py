@@ -111,7 +111,7 @@ def test_it_starts_again_wherever_another_state_stands(root: Path, loader: str) 
 def _moved(_world: World, root: Path, loader: str) -> list[tuple[int, int]]:
     """Samples of the batches that one feed gives for states that follow each other, and for some that do not."""
     from cpt.data import MixtureDataset, open_manifest, open_mixture
-    from cpt.train.feed import Feed
+    from cpt.train import feed as feeding
     from cpt.train.state import TrainState
 
     class OneRank:
@@ -122,8 +122,9 @@ def _moved(_world: World, root: Path, loader: str) -> list[tuple[int, int]]:
     manifest = open_manifest(config)
     plan = plan_mixture(config.mixture, manifest, config.train.train_tokens, config.train.sequence_length)
     data: MixtureDataset = open_mixture(config, manifest, segments(plan))
-    feed, state = Feed(data, cast(Any, OneRank()), config), TrainState()
-    found = []
+    feed, state = feeding.Feed(data, cast(Any, OneRank()), config), TrainState()
+    found, opened, open_loader = [], list[int](), feeding.open_loader
+    feeding.open_loader = lambda *given: opened.append(len(found)) or open_loader(*given)  # type: ignore[func-returns-value]
 
     def read() -> None:
         batch = feed.next(state)
@@ -143,6 +144,7 @@ def _moved(_world: World, root: Path, loader: str) -> list[tuple[int, int]]:
     state.advance(8)
     read()
     feed.close()
+    assert opened == [0, 2, 3, 4], "only where it must"
     assert not readers()
     return found
 
