@@ -27,6 +27,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,17 +69,19 @@ class FastFolder(CheckpointStore):
     """One run's fast checkpoints on one node. One rank of the node, its leader, calls what changes the folder, except `begin`."""
 
     def parts(self) -> dict[int, Part]:
-        """Step -> what is there of it."""
-        return {step: Part.load(self.path(step) / _PART) for step in self.steps() if (self.path(step) / _PART).is_file()}
+        """Step -> what is there of it. A part that cannot be read counts as none."""
+        found: dict[int, Part] = {}
+        for step in self.steps():
+            with suppress(CptError):
+                found[step] = Part.load(self.path(step) / _PART)
+        return found
 
     def receipts(self, step: int) -> dict[int, Receipt]:
         """Rank -> what its file should be, of files of this step. One that cannot be read counts as none."""
         found: dict[int, Receipt] = {}
         for path in self.path(step).glob("rank_*.json"):
-            try:
+            with suppress(CptError):
                 found[int(path.stem.removeprefix("rank_"))] = Receipt.load(path)
-            except CptError:
-                continue
         return found
 
     def show(self, part: Part) -> int:
@@ -116,6 +119,8 @@ class FastFolder(CheckpointStore):
     def close(self) -> None:
         """The run needs no fast checkpoint any more."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):  # another node's is beside it where nodes are on one machine
+            self.folder.parent.rmdir()
 
 
 def node_folder(place: str, run: RunPaths, node: str) -> Path:

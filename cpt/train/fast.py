@@ -13,7 +13,7 @@ from cpt.checkpoint import state, writer
 from cpt.checkpoint.copies import Arriving, Copies
 from cpt.checkpoint.fast import FastFolder, Part, node_folder
 from cpt.checkpoint.reader import files
-from cpt.checkpoint.records import Receipt, merge
+from cpt.checkpoint.records import Index, Receipt, merge
 from cpt.checkpoint.store import rank_file, receipt_file
 from cpt.checkpoint.verify import damage, share
 from cpt.checkpoint.writer import Staged
@@ -143,13 +143,14 @@ class FastSaver(Saver):
 
 @dataclass(frozen=True)
 class Assembly:
-    """A fast checkpoint that can be put together. `damaged` holds what was found on the way, also of steps that were passed over."""
+    """A fast checkpoint that can be put together."""
 
     part: Part
     receipts: dict[int, Receipt]
     """By rank of the world that saved it."""
     holders: dict[str, list[str]]
     """File -> nodes that have it intact."""
+    index: Index
 
 
 @dataclass
@@ -207,14 +208,19 @@ class FastTier:
         if absent := sorted(set(range(part.world_size)) - set(receipts)):
             search.passed[str(part.step)] = f"files of ranks {absent} are on no node"
             return None
-        return Assembly(part, dict(sorted(receipts.items())), holders)
+        ordered = dict(sorted(receipts.items()))
+        try:
+            return Assembly(part, ordered, holders, merge(ordered.values()))
+        except CptError as error:
+            search.passed[str(part.step)] = str(error)
+            return None
 
     def fetch(self, found: Assembly, engine: Engine) -> dict[str, str]:
         """Bring to each node what its ranks read, and what it is to hold for the node before it; file and node -> where it came from. Collective.
 
         Raises `UserError` when a disk cannot take it."""
-        index = merge(found.receipts.values())
-        reads = gather({name for chunk in state.collect(engine.chunks, engine.optimizer, self.ring.rank) for name in files(index, chunk)})
+        mine = state.collect(engine.chunks, engine.optimizer, self.ring.rank)
+        reads = gather({name for chunk in mine for name in files(found.index, chunk)})
         step, expected = found.part.step, {rank_file(rank): receipt.file for rank, receipt in found.receipts.items()}
         self.folder.path(step).mkdir(parents=True, exist_ok=True)
         said: dict[str, str] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import shutil
 import time
 from pathlib import Path
@@ -116,7 +117,7 @@ def assert_same(run: RunPaths, straight: RunPaths) -> None:
 
 def test_a_fast_save_is_on_two_disks_and_a_run_that_ended_leaves_none(killed: tuple[RunPaths, RunPaths]) -> None:
     straight, run = killed
-    assert not (place(straight) / disk(straight, 0).folder).exists() and not straight.fast.exists()
+    assert not disk(straight, 0).folder.parent.exists() and not straight.fast.exists()
     for node in range(2):
         assert disk(run, node).steps() == [4, 6]
         assert sorted(disk(run, node).receipts(6)) == [0, 1, 2, 3]
@@ -238,6 +239,18 @@ def test_a_rollback_leaves_no_fast_checkpoint_of_what_it_went_back_from(root: Pa
     assert not run.fast.exists() and last_step(run) == 5
     assert run_ranks(1, poisoned_and_killed, run, 1) == [0]
     assert [(row["step"], row["tier"]) for row in resumes(run)] == [(5, "full")]
+
+
+def test_words_that_cannot_be_read_count_as_none(killed: tuple[RunPaths, RunPaths], root: Path) -> None:
+    """Of one node the record of step 6, of the other a receipt that would leave a hole in a tensor."""
+    run = again(killed, "fast-words", root)
+    (disk(run, 0).path(6) / "part.json").write_text("{")
+    path = disk(run, 1).path(6) / "rank_00000.json"
+    receipt = json.loads(path.read_text())
+    receipt["tensors"].popitem()
+    path.write_text(json.dumps(receipt))
+    found, other = run_ranks(2, choose, run, 0)
+    assert found == other and found[0] == 4 and "of the" in found[1]["6"]
 
 
 def test_another_layout_reads_what_it_needs_of_all_files(killed: tuple[RunPaths, RunPaths], root: Path) -> None:
