@@ -52,8 +52,21 @@ class Recompute(StrEnum):
     """Which activations are computed again in the backward pass instead of kept."""
 
     none = "none"
-    selective = "selective"  # core attention only
-    full = "full"  # every layer
+    selective = "selective"  # the parts of each layer named in `recompute_modules`
+    full = "full"  # whole layers: `recompute_layers` of them
+
+
+class RecomputeModule(StrEnum):
+    """A part of a layer, by megatron-core's names.
+
+    Of its others, layernorm fails without Transformer Engine, and does nothing in its dense layers, whose norms are inside matrices; moe_act
+    needs its grouped experts; mla_up_proj compiles C++ on every node in the first backward pass.
+    """
+
+    core_attn = "core_attn"  # the kernel's own results; with context parallelism also the keys and values of all ranks
+    mlp = "mlp"  # of dense layers
+    moe = "moe"  # router, experts and shared experts
+    shared_experts = "shared_experts"
 
 
 class Fusion(StrEnum):
@@ -185,6 +198,10 @@ class ParallelConfig(Section):
     """Ranks that share each row's tokens: for rows whose activations are too long for one."""
     sequence_parallel: bool = False
     recompute: Recompute = Recompute.none
+    recompute_modules: list[RecomputeModule] = field(default_factory=lambda: [RecomputeModule.core_attn])
+    """Of recompute=selective."""
+    recompute_layers: int = 0
+    """Of recompute=full: the first so many layers of each model chunk; 0 all."""
     fusion: Fusion = Fusion.auto
     overlap_grad_reduce: bool = False
     overlap_param_gather: bool = False
@@ -198,6 +215,21 @@ class ParallelConfig(Section):
                 why="with pipeline_parallel_size=1 there are no stages to interleave",
                 fix="virtual_pipeline_size=1",
             )
+        yield from self._recompute_problems()
+
+    def _recompute_problems(self) -> Iterator[Problem]:
+        if self.recompute is Recompute.selective and not self.recompute_modules:
+            yield Problem(where="recompute_modules", what="is empty", why="recompute=selective computes again what it names", fix="recompute=none")
+        if self.recompute is Recompute.selective and {RecomputeModule.moe, RecomputeModule.shared_experts} <= set(self.recompute_modules):
+            why = "moe computes the shared experts again, too"
+            yield Problem(where="recompute_modules", what="names moe and shared_experts", why=why, fix="recompute_modules=[moe]")
+        if self.recompute_layers and (self.recompute is not Recompute.full or self.recompute_layers < 0):
+            why = "counts whole layers, which recompute=full computes again"
+            yield Problem(where="recompute_layers", what=f"is {self.recompute_layers}", why=why, fix="recompute_layers=0")
+
+    def recomputes(self, module: RecomputeModule) -> bool:
+        """Whether this part of each layer is computed again by itself."""
+        return self.recompute is Recompute.selective and module in self.recompute_modules
 
     @property
     def model_parallel_size(self) -> int:

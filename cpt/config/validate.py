@@ -12,7 +12,7 @@ from cpt.config.model import ModelConfig
 from cpt.config.run import RunConfig
 from cpt.config.running import Runtime, minutes
 from cpt.config.section import Section
-from cpt.config.training import Attention, ParallelConfig
+from cpt.config.training import Attention, ParallelConfig, Recompute, RecomputeModule
 from cpt.core.errors import Problem
 
 
@@ -109,6 +109,7 @@ def layout_problems(config: RunConfig) -> Iterator[Problem]:
     yield from _rank_counts(config)
     yield from _expert_ranks(config)
     yield from _lengths(config)
+    yield from _recompute(config)
 
 
 def _model_cuts(config: RunConfig) -> Iterator[Problem]:
@@ -211,6 +212,24 @@ def _expert_ranks(config: RunConfig) -> Iterator[Problem]:
             why=f"with experts each of the {parallel.tensor_parallel_size} tensor-parallel ranks routes its own tokens",
             fix="parallel.sequence_parallel=true",
         )
+
+
+def _recompute(config: RunConfig) -> Iterator[Problem]:
+    """Parts and layers that the model does not have."""
+    model, parallel = config.model, config.parallel
+    parts = {RecomputeModule.moe: model.moe, RecomputeModule.shared_experts: model.moe.shared_experts}
+    if missing := [module for module, part in parts.items() if parallel.recomputes(module) and not part]:
+        left = ",".join(module for module in parallel.recompute_modules if module not in missing)
+        yield Problem(
+            where="parallel.recompute_modules",
+            what=f"names {', '.join(missing)}",
+            why=f"{model.name} has none",
+            fix=f"parallel.recompute_modules=[{left}]" if left else "parallel.recompute=none",
+        )
+    layers = model.num_layers // (parallel.pipeline_parallel_size * parallel.virtual_pipeline_size)
+    if parallel.recompute is Recompute.full and parallel.recompute_layers > layers > 0:
+        why = f"a model chunk has {layers} layers"
+        yield Problem(where="parallel.recompute_layers", what=f"is {parallel.recompute_layers}", why=why, fix="parallel.recompute_layers=0")
 
 
 def _cut_lengths(model: ModelConfig) -> dict[str, int]:

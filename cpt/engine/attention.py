@@ -58,8 +58,8 @@ class CoreAttention(MegatronModule):
     ) -> torch.Tensor:
         """query [s, b, heads, d], key [s, b, groups, d], value [s, b, groups, d_v] -> [s, b, heads * d_v]; s of this rank's context."""
         dropout = self.config.attention_dropout if self.training else 0.0
-        # Tensor-parallel ranks have other heads, and must drop other weights.
-        with get_cuda_rng_tracker().fork() if dropout else nullcontext():
+        # Tensor-parallel ranks have other heads, and must drop other weights. Under sequence parallelism the whole block runs in that fork already.
+        with get_cuda_rng_tracker().fork() if dropout and not self.config.sequence_parallel else nullcontext():
             parts = packed_seq_params.segments if packed_seq_params is not None else _context_segments(query)
             if parts is None:
                 out = self.dense(query.transpose(0, 1), key.transpose(0, 1), value.transpose(0, 1), self.softmax_scale, dropout)

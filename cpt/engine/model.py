@@ -88,7 +88,7 @@ def transformer_config(model: ModelConfig, parallel: ParallelConfig, precision: 
         **(mla_settings(model) if model.mla else {}),
         **(moe_settings(model) if model.moe else {}),
         **_interleaved(parallel),
-        **_recompute(parallel.recompute),
+        **_recompute(parallel),
         **fusion.settings(parallel.fusion, precision),
     )
 
@@ -146,9 +146,14 @@ def _interleaved(parallel: ParallelConfig) -> dict[str, Any]:
     return {"virtual_pipeline_model_parallel_size": parallel.virtual_pipeline_size, "overlap_p2p_comm": True, "batch_p2p_comm": False}
 
 
-def _recompute(recompute: Recompute) -> dict[str, Any]:
-    if recompute is Recompute.full:
-        return {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
-    if recompute is Recompute.selective:
-        return {"recompute_granularity": "selective", "recompute_modules": ["core_attn"]}
-    return {}
+def _recompute(parallel: ParallelConfig) -> dict[str, Any]:
+    if parallel.recompute is Recompute.selective:
+        return {"recompute_granularity": "selective", "recompute_modules": [module.value for module in parallel.recompute_modules]}
+    if parallel.recompute is Recompute.none:
+        return {}
+    some = parallel.recompute_layers > 0
+    return {
+        "recompute_granularity": "full",
+        "recompute_method": "block" if some else "uniform",
+        "recompute_num_layers": parallel.recompute_layers if some else 1,
+    }

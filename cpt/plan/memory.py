@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from cpt.config.model import ModelConfig
 from cpt.config.run import RunConfig
-from cpt.config.training import ParallelConfig, Precision, Recompute
+from cpt.config.training import ParallelConfig, Precision, Recompute, RecomputeModule
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits")
 
@@ -85,26 +85,35 @@ def expert_parameters(model: ModelConfig, parallel: ParallelConfig, stage: int) 
 
 
 def stage_layers(model: ModelConfig, parallel: ParallelConfig, stage: int) -> tuple[int, int]:
-    """(dense, with experts): how many layers of each kind a stage has; an interleaved one has every n-th chunk."""
-    stages, routed_from = parallel.pipeline_parallel_size, model.num_layers - model.moe.routed_layers(model.num_layers)
-    chunk = model.num_layers // (stages * parallel.virtual_pipeline_size)
-    layers = [layer for layer in range(model.num_layers) if layer // chunk % stages == stage]
-    dense = sum(layer < routed_from for layer in layers)
-    return dense, len(layers) - dense
+    """(dense, with experts): how many layers of each kind a stage has."""
+    routed = [layer >= model.num_layers - model.moe.routed_layers(model.num_layers) for layer in _layers(model, parallel, stage)]
+    return routed.count(False), routed.count(True)
+
+
+def _layers(model: ModelConfig, parallel: ParallelConfig, stage: int) -> list[int]:
+    """Of the whole model; an interleaved stage has every n-th chunk."""
+    return [layer for layer in range(model.num_layers) if layer // _chunk(model, parallel) % parallel.pipeline_parallel_size == stage]
+
+
+def _chunk(model: ModelConfig, parallel: ParallelConfig) -> int:
+    return model.num_layers // (parallel.pipeline_parallel_size * parallel.virtual_pipeline_size)
 
 
 def stage_activations(config: RunConfig, in_flight: int, stage: int) -> int:
     """Bytes per token of a micro-batch, with `in_flight` micro-batches x chunks waiting for their backward pass."""
     model, parallel, precision = config.model, config.parallel, config.train.precision
     value, sharded = _VALUE_BYTES[precision], parallel.tensor_parallel_size if parallel.sequence_parallel else 1
-    kinds = list(zip(stage_layers(model, parallel, stage), (False, True), strict=True))
     final_norm = (8 + value) * model.hidden_size // sharded if stage == parallel.pipeline_parallel_size - 1 else 0
-    if parallel.recompute is Recompute.full:  # each layer's input, and everything of the one layer being computed again
-        layers = sum(count for count, _ in kinds)
-        whole = max(layer_activations(model, parallel, precision, routed) for count, routed in kinds if count)
-        return in_flight * (layers * value * model.hidden_size // sharded) // parallel.virtual_pipeline_size + whole + final_norm
-    stage_sum = sum(count * layer_activations(model, parallel, precision, routed) for count, routed in kinds)
-    return in_flight * stage_sum // parallel.virtual_pipeline_size + final_norm
+    routed_from = model.num_layers - model.moe.routed_layers(model.num_layers)
+    again = (parallel.recompute_layers or model.num_layers) if parallel.recompute is Recompute.full else 0
+    kept = at_once = 0
+    for layer in _layers(model, parallel, stage):
+        whole = layer_activations(model, parallel, precision, layer >= routed_from)
+        if layer % _chunk(model, parallel) < again:  # its input, and everything while it is computed again
+            kept, at_once = kept + value * model.hidden_size // sharded, max(at_once, whole)
+        else:
+            kept += whole
+    return in_flight * kept // parallel.virtual_pipeline_size + at_once + final_norm
 
 
 def layer_activations(model: ModelConfig, parallel: ParallelConfig, precision: Precision, routed: bool = False) -> int:
@@ -116,37 +125,44 @@ def layer_activations(model: ModelConfig, parallel: ParallelConfig, precision: P
     value, tensor = _VALUE_BYTES[precision], parallel.tensor_parallel_size
     norms = 2 * (model.hidden_size * (4 + 2 * value) + 4) // (tensor if parallel.sequence_parallel else 1)
     attention = _latent_attention(model, parallel, value) if model.mla else _attention(model, parallel, value)
-    return norms + attention + (_experts(model, value) if routed else 5 * value * model.ffn_hidden_size) // tensor
+    return norms + attention + (_experts(model, parallel, value) if routed else _feed_forward(model, parallel, value)) // tensor
+
+
+def _feed_forward(model: ModelConfig, parallel: ParallelConfig, value: int) -> int:
+    return 0 if parallel.recomputes(RecomputeModule.mlp) else 5 * value * model.ffn_hidden_size
 
 
 def _attention(model: ModelConfig, parallel: ParallelConfig, value: int) -> int:
-    """The joint qkv, rotated q and k, output: 3 e d (a + g) / t; rotary tables 4 e d; log-sum-exp 4 a / t, dropped by selective recompute.
+    """The joint qkv, rotated q and k, output: 3 e d (a + g) / t; rotary tables 4 e d; log-sum-exp 4 a / t, dropped where core_attn is computed again.
 
     Over c context-parallel ranks also all ranks' keys and values, for each of this rank's tokens 2 e d g c / t (counted, not measured).
     """
     tensor = parallel.tensor_parallel_size
     heads = 3 * value * model.kv_channels * (model.num_attention_heads + model.num_query_groups) // tensor
-    log_sum = 0 if parallel.recompute is Recompute.selective else 4 * model.num_attention_heads // tensor
-    context = parallel.context_parallel_size if parallel.context_parallel_size > 1 and parallel.recompute is not Recompute.selective else 0
+    again = parallel.recomputes(RecomputeModule.core_attn)
+    log_sum = 0 if again else 4 * model.num_attention_heads // tensor
+    context = parallel.context_parallel_size if parallel.context_parallel_size > 1 and not again else 0
     return heads + 4 * value * model.kv_channels + log_sum + 2 * value * model.kv_channels * model.num_query_groups * context // tensor
 
 
 def _latent_attention(model: ModelConfig, parallel: ParallelConfig, value: int) -> int:
-    """Per head q, k, and v and output both as they are and, for the kernel, as wide as q (which selective recompute drops, with the
-    log-sum-exp); the latent's norm; rotary tables."""
+    """Per head q, k, and v and output both as they are and, for the kernel, as wide as q (dropped, with the log-sum-exp, where core_attn is computed again); the latent's norm; rotary tables."""
     mla, tensor = model.mla, parallel.tensor_parallel_size
     wide, narrow = mla.query_channels, mla.v_head_dim
-    head = value * (2 * wide + 2 * narrow) if parallel.recompute is Recompute.selective else value * (4 * wide + narrow * (narrow < wide)) + 4
+    head = value * (2 * wide + 2 * narrow) if parallel.recomputes(RecomputeModule.core_attn) else value * (4 * wide + narrow * (narrow < wide)) + 4
     norm = (mla.kv_lora_rank * (4 + 2 * value) + 4) // (tensor if parallel.sequence_parallel else 1)
     return model.num_attention_heads * head // tensor + norm + 4 * value * mla.qk_pos_emb_head_dim
 
 
-def _experts(model: ModelConfig, value: int) -> int:
+def _experts(model: ModelConfig, parallel: ParallelConfig, value: int) -> int:
     """When all get equally many tokens. For each choice of a token: its copy e h, SwiGLU and weighted product 6 e f, weight and places
     28; router: scores, again for the balance loss, 16 for each expert. Shared experts: 5 e f each."""
     moe = model.moe
     choice = value * (model.hidden_size + 6 * moe.ffn_hidden_size) + 28
-    return moe.topk * choice + 16 * moe.num_experts + 5 * value * moe.shared_experts * moe.ffn_hidden_size
+    if parallel.recomputes(RecomputeModule.moe):
+        return 0
+    shared = 0 if parallel.recomputes(RecomputeModule.shared_experts) else 5 * value * moe.shared_experts * moe.ffn_hidden_size
+    return moe.topk * choice + 16 * moe.num_experts + shared
 
 
 def _logits(config: RunConfig) -> int:

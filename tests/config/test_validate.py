@@ -191,3 +191,13 @@ def test_a_backend_is_refused_for_what_it_cannot_do() -> None:
     assert refused("experiment=demo", "train.attention=flash2", "train.precision=fp32")[0].fix == "train.attention=sdpa"
     assert refused("experiment=demo", "train.attention=flash4", "train.attention_dropout=0.1")[0].fix == "train.attention=flash2"
     assert refused("experiment=demo", "train.attention=transformer_engine", "train.document_masking=true")[0].fix == "train.attention=auto"
+
+
+def test_only_parts_and_layers_that_exist_are_computed_again() -> None:
+    found = refused("experiment=demo", "parallel.recompute=selective", "parallel.recompute_modules=[mlp,moe]")
+    assert (found[0].what, found[0].fix) == ("names moe", "parallel.recompute_modules=[mlp]")
+    found = refused("experiment=demo", "parallel.recompute=full", "parallel.recompute_layers=16")
+    assert found[0].why == "a model chunk has 15 layers"
+    assert refused("experiment=demo", "parallel.recompute=none", "parallel.recompute_layers=2")[0].fix == "parallel.recompute_layers=0"
+    found = refused("experiment=demo", "parallel.recompute_modules=[layernorm]")
+    assert found[0].fix == "parallel.recompute_modules[0]=core_attn or mlp or moe or shared_experts"

@@ -73,7 +73,6 @@ def _make_base(_world: World, config: Any) -> None:
 
 
 def _measure(world: World, config: Any) -> dict[str, Any]:
-    import torch
     from megatron.core.extensions import transformer_engine
 
     from cpt import engine

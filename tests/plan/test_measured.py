@@ -11,8 +11,8 @@ import pytest
 
 from cpt.config.compose import compose_config
 from cpt.config.model import ModelConfig
-from cpt.config.training import ParallelConfig, Precision, Recompute
-from cpt.plan.memory import checkpoint_bytes, layer_activations
+from cpt.config.training import ParallelConfig, Precision, Recompute, RecomputeModule
+from cpt.plan.memory import checkpoint_bytes, layer_activations, stage_activations
 
 TOKENS = 256
 FORMAT = 0.05
@@ -35,13 +35,13 @@ import torch
 from cpt.config.model import ModelConfig
 import numpy
 from cpt.checkpoint import state, writer
-from cpt.config.training import OptimizerConfig, ParallelConfig, Precision, Recompute
+from cpt.config.training import OptimizerConfig, ParallelConfig, Precision, Recompute, RecomputeModule
 from cpt.core.world import World
 from cpt.engine.engine import Engine
 from cpt.engine.parallel import initialize
 
-def saved(layers, recompute, precision):
-    engine = Engine(ModelConfig(num_layers=layers, **model), ParallelConfig(recompute=recompute), precision)
+def saved(layers, precision, **recompute):
+    engine = Engine(ModelConfig(num_layers=layers, **model), ParallelConfig(**recompute), precision)
     engine.modules[0].train()
     weights = {weight.untyped_storage().data_ptr() for weight in engine.chunks[0].parameters()}
     found = {}
@@ -63,7 +63,11 @@ def on_disk(precision):
     return writer.Staging().stage(state.collect(engine.chunks, engine.optimizer, 0), 0, 1).bytes / config.parameters
 
 initialize(World(), ParallelConfig(), 1)
-result = {f"{p}.checkpoint": on_disk(p) for p in Precision} | {f"{p}.{r}": (saved(3, r, p) - saved(1, r, p)) / 2 / length for p in Precision for r in Recompute}
+choices = {str(r): dict(recompute=r) for r in Recompute}
+choices["mlp"] = dict(recompute=Recompute.selective, recompute_modules=[RecomputeModule.mlp])
+choices["first layer"] = dict(recompute=Recompute.full, recompute_layers=1)
+layer = lambda precision, choice: (saved(3, precision, **choice) - saved(1, precision, **choice)) / 2 / length
+result = {f"{p}.checkpoint": on_disk(p) for p in Precision} | {f"{p}.{name}": layer(p, choice) for p in Precision for name, choice in choices.items()}
 print("RESULT", json.dumps(result))
 """
 
@@ -84,6 +88,24 @@ def measured(repository: Path) -> dict[str, float]:
 def test_layer_activations_are_what_a_layer_saves(measured: dict[str, float], precision: Precision, recompute: Recompute) -> None:
     planned = layer_activations(ModelConfig(num_layers=1, **MODEL), ParallelConfig(recompute=recompute), precision)  # type: ignore[arg-type]
     assert planned == pytest.approx(measured[f"{precision}.{recompute}"], rel=0.01)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("precision", list(Precision))
+def test_layer_activations_without_those_of_the_mlp(measured: dict[str, float], precision: Precision) -> None:
+    parallel = ParallelConfig(recompute=Recompute.selective, recompute_modules=[RecomputeModule.mlp])
+    planned = layer_activations(ModelConfig(num_layers=1, **MODEL), parallel, precision)  # type: ignore[arg-type]
+    assert planned == pytest.approx(measured[f"{precision}.mlp"], rel=0.01)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("precision", list(Precision))
+def test_layers_behind_the_recomputed_ones_are_kept_whole(measured: dict[str, float], precision: Precision) -> None:
+    assert measured[f"{precision}.first layer"] == measured[f"{precision}.none"]
+    run = compose_config(["experiment=ellama_70b", "parallel.recompute=full", "parallel.recompute_layers=5", f"train.precision={precision}"])
+    whole = layer_activations(run.model, run.parallel, precision)
+    inputs = run.model.hidden_size * (2 if precision is Precision.bf16 else 4) // run.parallel.tensor_parallel_size  # sequence parallel
+    assert stage_activations(run, 1, 0) == 15 * whole + 5 * inputs + whole, "20 layers a stage, one computed again at a time"
 
 
 @pytest.mark.engine

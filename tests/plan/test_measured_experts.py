@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cpt.config.run import RunConfig
-from cpt.config.training import Precision, Recompute
+from cpt.config.training import Precision
 from cpt.core.world import World
 from cpt.plan.memory import layer_activations
 from tests.ranks import run_ranks
@@ -19,8 +19,12 @@ TOKENS = 256
 """Enough that an s x s matrix would show, which torch keeps where v is narrower than q and nobody widens it."""
 
 
-def config_of(precision: Precision, layers: int, dense: int, recompute: Recompute = Recompute.none) -> RunConfig:
-    overrides = [f"train.precision={precision}", f"parallel.recompute={recompute}", f"model.num_layers={layers}", f"model.moe.dense_layers={dense}"]
+RECOMPUTED = ["", "core_attn", "moe", "shared_experts", "core_attn,mlp,moe"]
+
+
+def config_of(precision: Precision, layers: int, dense: int, recomputed: str) -> RunConfig:
+    recompute = ["parallel.recompute=selective", f"parallel.recompute_modules=[{recomputed}]"] if recomputed else []
+    overrides = [f"train.precision={precision}", *recompute, f"model.num_layers={layers}", f"model.moe.dense_layers={dense}"]
     return tiny_config(Path("unused"), "model=tiny_moe", *overrides)
 
 
@@ -50,12 +54,12 @@ def saved(_world: World, configs: list[RunConfig]) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("recompute", [Recompute.none, Recompute.selective])
+@pytest.mark.parametrize("recomputed", RECOMPUTED)
 @pytest.mark.parametrize("precision", list(Precision))
-def test_layer_activations_are_what_a_layer_saves(precision: Precision, recompute: Recompute) -> None:
+def test_layer_activations_are_what_a_layer_saves(precision: Precision, recomputed: str) -> None:
     """Two layers more of each kind. Tokens of an expert that gets none or all cost a little less or more than planned."""
     kinds = {False: (1, 3), True: (0, 0)}
-    configs = [config_of(precision, layers, dense, recompute) for routed, dense_of in kinds.items() for layers, dense in zip((1, 3), dense_of, strict=True)]
+    configs = [config_of(precision, layers, dense, recomputed) for routed, dense_of in kinds.items() for layers, dense in zip((1, 3), dense_of, strict=True)]
     one_dense, three_dense, one_routed, three_routed = run_ranks(1, saved, configs)[0]
     for routed, difference in ((False, three_dense - one_dense), (True, three_routed - one_routed)):
         planned = layer_activations(configs[0].model, configs[0].parallel, precision, routed)
