@@ -44,7 +44,9 @@ def measured(bases: Path) -> dict[str, dict[str, dict[str, Any]]]:
     for layout, (tensor, pipeline, _) in LAYOUTS.items():
         configs = {family: tiny_config(bases, *overrides(family, layout)) for family in FAMILIES}
         found[layout] = run_ranks(tensor * pipeline, _measure, configs)[0]
-        print(f"\n{layout:10}", *(f"{family} {row['logits']:.1e}" for family, row in found[layout].items()))
+    print("\n\n|", " | ".join(["largest logit difference", *LAYOUTS]), "|\n|", "--- | " * (1 + len(LAYOUTS)))
+    for family in FAMILIES:
+        print("|", " | ".join([family, *(f"{found[layout][family]['logits']:.1e}" for layout in LAYOUTS)]), "|")
     return found
 
 
