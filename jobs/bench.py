@@ -40,8 +40,9 @@ def main(arguments: Sequence[str]) -> int:
         table.add_row(*row)
     console = open_console()
     console.print(table)
-    for line in [*figures.notes, ", ".join(f"{fact} {value}" for fact, value in machine().items())]:
+    file = options.pop("save")
+    for line in [*figures.notes, *(", ".join(f"{name} {value}" for name, value in facts.items()) for facts in (options, machine()))]:
         console.print(line)
-    figures.save(Path(options["save"]), command)
-    console.print(f"saved as {options['save']}")
+    figures.save(Path(file), command, options)
+    console.print(f"saved as {file}")
     return 0

@@ -1,13 +1,18 @@
-"""`cpt bench checkpoint`: how long training waits for a save, synchronous and asynchronous in alternating pairs, against what `dd` writes on that disk."""
+"""`cpt bench checkpoint`: how long training waits for a save, synchronous and asynchronous, against what `dd` writes on that disk.
+
+The three take turns in every possible order: many disks are fast for some gigabytes and slow for the next.
+"""
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import statistics
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,8 +24,8 @@ from cpt.config.seal import to_yaml
 from cpt.core import units
 from cpt.core.errors import CptError
 
-OPTIONS = {"pairs": "5", "updates": "4", "folder": "runs/bench", "threads": os.environ.get("OMP_NUM_THREADS", "1")}
-"""Saves of each kind; updates that are made after each, while an asynchronous one is written; whose disk is written to; threads of each process."""
+OPTIONS = {"rounds": "6", "updates": "4", "folder": "runs/bench", "threads": os.environ.get("OMP_NUM_THREADS", "1")}
+"""Saves of each kind (a multiple of six has every order equally often); updates that are made after each, while an asynchronous one is written; whose disk is written to; threads of each process."""
 
 _SHAPE = ["cluster=local", "train.global_batch_size=4", "train.micro_batch_size=1", "train.train_tokens=1000000"]
 _PIECE = 8 * 2**20
@@ -28,22 +33,26 @@ _PIECE = 8 * 2**20
 
 def run(options: Mapping[str, str], overrides: Sequence[str]) -> Figures:
     """A row for each way to save, and one for dd."""
-    config, pairs, updates = compose_config([*_SHAPE, *overrides]), whole_number(options, "pairs"), whole_number(options, "updates")
+    config, rounds, updates = compose_config([*_SHAPE, *overrides]), whole_number(options, "rounds"), whole_number(options, "updates")
     Path(options["folder"]).mkdir(parents=True, exist_ok=True)
     saves: dict[str, list[dict[str, float]]] = {"synchronous": [], "asynchronous": []}
     rates: list[float] = []
+    turns = list(itertools.permutations((*saves, "dd")))
     with TemporaryDirectory(prefix="checkpoint-", dir=options["folder"]) as name:
         folder = Path(name).absolute()
         (folder / "config.yaml").write_text(to_yaml(config))
         Processes("weights", folder, 1, options["threads"]).close()
         ranks = Processes("ours", folder, config.slurm.world_size, options["threads"])
         try:
-            for pair in range(-1, pairs):  # the first of each allocates its memory and is not counted
-                for kind, found in saves.items():
-                    made = ranks.ask("save", folder=str(folder / "checkpoints"), asynchronous=kind == "asynchronous", updates=updates, step=2 * pair + 3)
-                    found.extend([made] if pair >= 0 else [])
-                rates.append(dd(folder / "dd", round(made["bytes"])))
-                shutil.rmtree(folder / "checkpoints")
+            save = partial(ranks.ask, "save", folder=str(folder / "checkpoints"), updates=updates)
+            size = round([save(asynchronous=kind == "asynchronous", step=step) for step, kind in enumerate(saves, 1)][-1]["bytes"])  # allocates its memory
+            for number in range(rounds):
+                for place, kind in enumerate(turns[number % len(turns)]):
+                    if kind == "dd":
+                        rates.append(dd(folder / "dd", size))
+                    else:
+                        saves[kind].append(save(asynchronous=kind == "asynchronous", step=3 * number + place + 3))
+            shutil.rmtree(folder / "checkpoints")
         finally:
             ranks.close()
     return figures(saves, rates)
@@ -82,5 +91,7 @@ def figures(saves: Mapping[str, Sequence[Mapping[str, float]]], rates: Sequence[
         columns=columns,
         rows=rows,
         data={"kinds": data, "dd_bytes_per_second": list(rates)},
-        notes=[f"a synchronous save holds training {ratio:.1f} times as long; medians of {len(made)} pairs"],
+        notes=[
+            f"a synchronous save holds training {ratio:.1f} times as long; medians of {len(made)} rounds in changing order; dd wrote {units.size(min(rates))}/s to {units.size(max(rates))}/s"
+        ],
     )

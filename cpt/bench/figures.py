@@ -27,18 +27,18 @@ class Figures:
     data: dict[str, Any]
     notes: list[str] = field(default_factory=list)
 
-    def save(self, path: Path, command: str) -> None:
+    def save(self, path: Path, command: str, options: Mapping[str, str]) -> None:
         """Whole or not at all, with what made it."""
-        write_text(path, json.dumps({"command": command, "machine": machine(), "notes": self.notes, **self.data}, indent=1) + "\n")
+        made_by = {"command": command, "options": dict(options), "machine": machine()}
+        write_text(path, json.dumps({**made_by, "notes": self.notes, **self.data}, indent=1) + "\n")
 
 
 def machine() -> dict[str, str]:
-    """Name -> fact: processor, cores that this process may use, threads, GPUs, versions. Imports none of the libraries."""
+    """Name -> fact: processor, cores that this process may use, GPUs, versions. Imports none of the libraries."""
     cpu = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     facts = {
         "processor": cpu[0] if cpu else platform.machine(),
         "cores": str(len(os.sched_getaffinity(0))),
-        "threads": os.environ.get("OMP_NUM_THREADS", "not set"),
         "GPUs": _gpus() or "none",
         "python": platform.python_version(),
     }
