@@ -19,6 +19,7 @@ IntArray = np.ndarray[Any, np.dtype[np.int64]]
 class Trainer(Protocol):
     """`modules` (more than one in an interleaved pipeline) and `updates`, calls by owner and name, are what phases are taken of."""
 
+    attention: str
     modules: list[Any]
     updates: list[tuple[Any, str]]
 
@@ -32,9 +33,15 @@ class Ours:
     def __init__(self, config: RunConfig, world: World, base: Path) -> None:
         from cpt import engine
         from cpt.convert import BaseFolder, import_weights
+        from cpt.engine import fp8
+        from cpt.engine.kernels import resolve
+        from cpt.train.attention import forward_plan
 
         engine.initialize(world, config.parallel, config.seed)
-        self.engine = engine.Engine(config.model, config.parallel, config.train.precision, config.optimizer)
+        kernel = resolve(config.train.attention, config.train.precision, config.train.attention_dropout)
+        fp8.check(config.train.fp8)
+        self.attention = str(kernel)
+        self.engine = engine.Engine(config.model, config.parallel, config.train.precision, config.optimizer, forward_plan(config, kernel, None))
         import_weights(self.engine.chunks, config.model, BaseFolder(base))
         self.engine.weights_changed()
         self.config, self.modules = config, self.engine.modules
@@ -59,6 +66,7 @@ class Transformers:
         self.model = model.to(self.device).train()
         if world.world_size > 1 or config.train.precision is Precision.bf16:
             self._shard()
+        self.attention = f"sdpa {torch.__version__}"
         self.parameters = list(self.model.parameters())
         self.optimizer = self._adamw()
         self.updates: list[tuple[Any, str]] = [(self, "update")]

@@ -19,7 +19,7 @@ from cpt.bench.processes import Failed, Processes
 from cpt.config.compose import compose_config
 from cpt.config.run import RunConfig
 from cpt.config.seal import to_yaml
-from cpt.config.training import Precision
+from cpt.config.training import Fp8, Precision
 from cpt.core import units
 from cpt.core.errors import CptError, Problem, UserError
 from cpt.plan.flops import flops_per_token
@@ -44,6 +44,7 @@ class Measured:
     first_losses: list[float] = field(default_factory=list)
     phases: dict[str, float] = field(default_factory=dict)
     memory: int = 0
+    attention: str = ""
     profile: str = ""
     failed: str = ""
 
@@ -82,7 +83,7 @@ def compete(contestants: Mapping[str, Processes], steps: int, pairs: int, profil
         try:
             first = contestants[kind].ask("steps", count=steps, seed=0)
             measured.warm_up, measured.first_losses = first["seconds"], first["losses"]
-            contestants[kind].ask("forget_peak")
+            measured.attention = contestants[kind].ask("begin")["attention"]
         except Failed as error:
             if kind == "ours":
                 raise CptError(str(error)) from error
@@ -133,7 +134,7 @@ def figures(config: RunConfig, found: Mapping[str, Measured], peak: float, steps
             "mfu_causal": rate * causal / peak,
             "mfu_whole_attention": rate * whole / peak,
             "ours_over_theirs": ratio,
-            **{name: getattr(one, name) for name in ("seconds", "ratios", "warm_up", "first_losses", "phases", "memory")},
+            **{name: getattr(one, name) for name in ("seconds", "ratios", "warm_up", "first_losses", "phases", "memory", "attention")},
         }
     return Figures(
         columns=("", "ours / theirs", "tokens/s/device", "TFLOP/s", "MFU causal", "MFU whole", "peak memory", "first steps", "phases"),
@@ -141,6 +142,7 @@ def figures(config: RunConfig, found: Mapping[str, Measured], peak: float, steps
         data={"config": shape(config), "matmul_peak_flops": peak, "contestants": data},
         notes=[
             f"{', '.join(f'{name} {value}' for name, value in shape(config).items())}; matrix product {peak / 1e12:.3g} TFLOP/s",
+            "attention by " + ", ".join(f"{one.attention} ({NAMES[kind]})" for kind, one in found.items() if one.attention),
             *(f"{NAMES[kind]}: {one.failed}" for kind, one in found.items() if one.failed),
             *(f"{NAMES[kind]}\n{one.profile}" for kind, one in found.items() if one.profile),
         ],
@@ -157,6 +159,6 @@ def shape(config: RunConfig) -> dict[str, Any]:
         "sequence_length": train.sequence_length,
         "global_batch_size": train.global_batch_size,
         "micro_batch_size": train.micro_batch_size,
-        "precision": str(train.precision),
+        "precision": str(train.precision) if train.fp8 is Fp8.none else f"{train.precision} with {train.fp8} fp8",
         "ranks": config.slurm.world_size,
     }

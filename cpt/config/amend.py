@@ -47,6 +47,7 @@ _FIXED = {
     "train.sequence_length": "samples are windows of that length: cut anew, what was read could not be told from what was not",
     "train.global_batch_size": "steps, schedule and journal count in it",
     "train.precision": "the run would be compared with itself across two precisions",
+    "train.fp8": "the run would be compared with itself across two precisions",
     "seed": "the order in which data is read follows it: what was read would come again",
     "optimizer.": "the optimizer's moments were made with it",
 }

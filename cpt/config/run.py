@@ -9,13 +9,13 @@ from cpt.config.data import CorpusConfig, MixtureConfig
 from cpt.config.export import ExportConfig
 from cpt.config.loader import LoaderConfig
 from cpt.config.model import ModelConfig
+from cpt.config.parallel import ParallelConfig
 from cpt.config.running import ClusterConfig, FabricConfig, SlurmConfig, TrackingConfig
 from cpt.config.section import Section
 from cpt.config.training import (
     CheckpointConfig,
     EvaluateConfig,
     OptimizerConfig,
-    ParallelConfig,
     ScheduleConfig,
     SweepConfig,
     TrainConfig,

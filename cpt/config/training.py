@@ -1,8 +1,7 @@
-"""Sections about training: `train`, `optimizer`, `schedule`, `parallel`, `checkpoint`, `evaluate`."""
+"""Sections about training: `train`, `optimizer`, `schedule`, `checkpoint`, `evaluate`, `sweep`."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +17,20 @@ class Precision(StrEnum):
 
     fp32 = "fp32"
     bf16 = "bf16"
+
+
+class Fp8(StrEnum):
+    """How Transformer Engine scales the matrix products of layers to fp8. Its delayed scaling is not among them: it has a past, which checkpoints would need."""
+
+    none = "none"
+    tensorwise = "tensorwise"  # one scale a tensor, taken of the tensor itself: Ada, Hopper and later
+    blockwise = "blockwise"  # one scale for 128 values, or 128 x 128 of a weight: Hopper
+    mxfp8 = "mxfp8"  # one scale for 32 values: Blackwell
+
+    @property
+    def multiple(self) -> int:
+        """Both sides of every matrix divide by this."""
+        return {"none": 1, "mxfp8": 32}.get(self.value, 16)
 
 
 class Attention(StrEnum):
@@ -48,35 +61,6 @@ class DecayShape(StrEnum):
     exponential = "exponential"
 
 
-class Recompute(StrEnum):
-    """Which activations are computed again in the backward pass instead of kept."""
-
-    none = "none"
-    selective = "selective"  # the parts of each layer named in `recompute_modules`
-    full = "full"  # whole layers: `recompute_layers` of them
-
-
-class RecomputeModule(StrEnum):
-    """A part of a layer, by megatron-core's names.
-
-    Of its others, layernorm fails without Transformer Engine, and does nothing in its dense layers, whose norms are inside matrices; moe_act
-    needs its grouped experts; mla_up_proj compiles C++ on every node in the first backward pass.
-    """
-
-    core_attn = "core_attn"  # the kernel's own results; with context parallelism also the keys and values of all ranks
-    mlp = "mlp"  # of dense layers
-    moe = "moe"  # router, experts and shared experts
-    shared_experts = "shared_experts"
-
-
-class Fusion(StrEnum):
-    """Whether norm, activation and cross entropy are one kernel each. The results differ by rounding."""
-
-    auto = "auto"  # fused on GPUs, plain on CPUs
-    plain = "plain"  # Hugging Face's arithmetic, operator by operator
-    fused = "fused"
-
-
 @dataclass(kw_only=True, slots=True)
 class TrainConfig(Section):
     """The batch and the budget. Steps are derived: `train_tokens // (global_batch_size * sequence_length)`."""
@@ -87,6 +71,8 @@ class TrainConfig(Section):
     sequence_length: int = 256
     train_tokens: int = 0
     precision: Precision = Precision.bf16
+    fp8: Fp8 = Fp8.none
+    """The layers' matrix products, with precision=bf16 and attention=transformer_engine. Weights, norms, attention and logits stay in bf16."""
     attention: Attention = Attention.auto
     attention_dropout: float = 0.0
     hidden_dropout: float = 0.0
@@ -103,6 +89,7 @@ class TrainConfig(Section):
             if not 0 <= (share := getattr(self, name)) < 1:
                 yield Problem(where=name, what=f"is {share}", why="is a share, less than 1", fix=f"{name}=0.0")
         yield from self._attention_problems()
+        yield from self._fp8_problems()
         if self.train_tokens > 0 and self.steps == 0:
             yield Problem(
                 where="train_tokens",
@@ -120,6 +107,17 @@ class TrainConfig(Section):
             yield Problem(where="attention", what=f"is {name}", why=f"it cannot do attention_dropout={self.attention_dropout}", fix="attention=flash2")
         if name is Attention.transformer_engine and self.document_masking:
             yield Problem(where="attention", what=f"is {name}", why="its layers are not told where documents end (document_masking)", fix="attention=auto")
+
+    def _fp8_problems(self) -> Iterator[Problem]:
+        if self.fp8 is Fp8.none:
+            return
+        if self.precision is not Precision.bf16:
+            yield Problem(
+                where="precision", what=f"is {self.precision}", why=f"fp8={self.fp8} replaces products of bf16", fix="precision=bf16 or train.fp8=none"
+            )
+        if self.attention is not Attention.transformer_engine:
+            why = f"only the layers of Transformer Engine can multiply in fp8={self.fp8}"
+            yield Problem(where="attention", what=f"is {self.attention}", why=why, fix="attention=transformer_engine or train.fp8=none")
 
     @property
     def tokens_per_step(self) -> int:
@@ -182,73 +180,6 @@ class ScheduleConfig(Section):
             yield Problem(where="min_lr_ratio", what=f"is {self.min_lr_ratio:g}", why="an exponential never gets to zero", fix="min_lr_ratio=0.01")
         if self.rewarm_steps < 0:
             yield Problem(where="rewarm_steps", what=f"is {self.rewarm_steps}", why="counts steps", fix="rewarm_steps=0")
-
-
-@dataclass(kw_only=True, slots=True)
-class ParallelConfig(Section):
-    """The layout. `data_parallel_size` is derived: world / (TP * CP * PP)."""
-
-    tensor_parallel_size: int = 1
-    pipeline_parallel_size: int = 1
-    virtual_pipeline_size: int = 1
-    """Model chunks per pipeline stage; above 1 the schedule is interleaved: a smaller bubble for more messages."""
-    expert_parallel_size: int = 1
-    """Ranks over which each layer's experts are spread, whole: a divisor of TP x DP. Of a model without experts, 1."""
-    context_parallel_size: int = 1
-    """Ranks that share each row's tokens: for rows whose activations are too long for one."""
-    sequence_parallel: bool = False
-    recompute: Recompute = Recompute.none
-    recompute_modules: list[RecomputeModule] = field(default_factory=lambda: [RecomputeModule.core_attn])
-    """Of recompute=selective."""
-    recompute_layers: int = 0
-    """Of recompute=full: the first so many layers of each model chunk; 0 all."""
-    fusion: Fusion = Fusion.auto
-    overlap_grad_reduce: bool = False
-    overlap_param_gather: bool = False
-
-    def problems(self) -> Iterator[Problem]:
-        yield from positive(self, "tensor_parallel_size", "pipeline_parallel_size", "virtual_pipeline_size", "expert_parallel_size", "context_parallel_size")
-        if self.virtual_pipeline_size > 1 and self.pipeline_parallel_size == 1:
-            yield Problem(
-                where="virtual_pipeline_size",
-                what=f"is {self.virtual_pipeline_size}",
-                why="with pipeline_parallel_size=1 there are no stages to interleave",
-                fix="virtual_pipeline_size=1",
-            )
-        yield from self._recompute_problems()
-
-    def _recompute_problems(self) -> Iterator[Problem]:
-        if self.recompute is Recompute.selective and not self.recompute_modules:
-            yield Problem(where="recompute_modules", what="is empty", why="recompute=selective computes again what it names", fix="recompute=none")
-        if self.recompute is Recompute.selective and {RecomputeModule.moe, RecomputeModule.shared_experts} <= set(self.recompute_modules):
-            why = "moe computes the shared experts again, too"
-            yield Problem(where="recompute_modules", what="names moe and shared_experts", why=why, fix="recompute_modules=[moe]")
-        if self.recompute_layers and (self.recompute is not Recompute.full or self.recompute_layers < 0):
-            why = "counts whole layers, which recompute=full computes again"
-            yield Problem(where="recompute_layers", what=f"is {self.recompute_layers}", why=why, fix="recompute_layers=0")
-
-    def recomputes(self, module: RecomputeModule) -> bool:
-        """Whether this part of each layer is computed again by itself."""
-        return self.recompute is Recompute.selective and module in self.recompute_modules
-
-    @property
-    def model_parallel_size(self) -> int:
-        """Ranks of one replica."""
-        return self.tensor_parallel_size * self.context_parallel_size * self.pipeline_parallel_size
-
-    @property
-    def sequence_multiple(self) -> int:
-        """Rows are cut into this many equal parts: two chunks a context-parallel rank, each rank's tokens again by sequence parallelism."""
-        chunks = 2 * self.context_parallel_size if self.context_parallel_size > 1 else 1
-        return math.lcm(chunks, self.context_parallel_size * (self.tensor_parallel_size if self.sequence_parallel else 1))
-
-    @property
-    def micro_batch_group(self) -> int:
-        """Micro-batches of a replica divide by this: the interleaved schedule goes round in groups of one per stage."""
-        return self.pipeline_parallel_size if self.virtual_pipeline_size > 1 else 1
-
-    def data_parallel_size(self, world_size: int) -> int:
-        return world_size // self.model_parallel_size
 
 
 @dataclass(kw_only=True, slots=True)

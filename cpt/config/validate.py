@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from cpt.config.model import ModelConfig
+from cpt.config.parallel import ParallelConfig, Recompute, RecomputeModule
 from cpt.config.run import RunConfig
 from cpt.config.running import Runtime, minutes
 from cpt.config.section import Section
-from cpt.config.training import Attention, ParallelConfig, Recompute, RecomputeModule
+from cpt.config.training import Attention
 from cpt.core.errors import Problem
 
 
@@ -109,6 +110,7 @@ def layout_problems(config: RunConfig) -> Iterator[Problem]:
     yield from _rank_counts(config)
     yield from _expert_ranks(config)
     yield from _lengths(config)
+    yield from _fp8_shapes(config)
     yield from _recompute(config)
 
 
@@ -194,6 +196,24 @@ def _lengths(config: RunConfig) -> Iterator[Problem]:
         cuts = [f"sequence_parallel cuts it into tensor_parallel_size={parallel.tensor_parallel_size} parts"] * parallel.sequence_parallel
         cuts += [f"context_parallel_size={parallel.context_parallel_size} into two chunks a rank"] * (parallel.context_parallel_size > 1)
         yield Problem(where="train.sequence_length", what=f"is {length}", why=", ".join(cuts), fix=f"train.sequence_length={-(-length // multiple) * multiple}")
+
+
+def _fp8_shapes(config: RunConfig) -> Iterator[Problem]:
+    """Both sides of every matrix on a rank, and the tokens of a micro-batch, in blocks of 16 or 32."""
+    model, parallel, train, multiple = config.model, config.parallel, config.train, config.train.fp8.multiple
+    tensor = parallel.tensor_parallel_size
+    heads, groups = model.num_attention_heads // tensor, max(1, model.num_query_groups // tensor)
+    tokens = train.micro_batch_size * train.sequence_length // parallel.context_parallel_size // (tensor if parallel.sequence_parallel else 1)
+    sides = {
+        "model.hidden_size": model.hidden_size,
+        "model.ffn_hidden_size over tensor_parallel_size": model.ffn_hidden_size // tensor,
+        "channels of the heads of a rank": heads * model.kv_channels,
+        "queries, keys and values of a rank": (heads + 2 * groups) * model.kv_channels,
+        "tokens of a micro-batch on a rank": tokens,
+    }
+    if odd := [f"{name}: {size}" for name, size in sides.items() if size % multiple]:
+        why = f"its matrices come in multiples of {multiple}, unlike {'; '.join(odd)}"
+        yield Problem(where="train.fp8", what=f"is {train.fp8}", why=why, fix="train.fp8=none, or another tensor_parallel_size or micro_batch_size")
 
 
 def _expert_ranks(config: RunConfig) -> Iterator[Problem]:

@@ -14,6 +14,7 @@ from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 
+from cpt.config.training import Fp8
 from cpt.engine.kernels import SDPA, Kernel
 from cpt.engine.segments import Segments, segments
 
@@ -25,6 +26,7 @@ class ForwardPlan:
     kernel: Kernel = SDPA
     attention_dropout: float = 0.0
     hidden_dropout: float = 0.0
+    fp8: Fp8 = Fp8.none
     end_of_document: int | None = None
     """The token id behind which no token looks back; None: documents are not told apart."""
 

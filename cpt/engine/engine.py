@@ -20,7 +20,8 @@ from megatron.core.tensor_parallel import gather_from_tensor_model_parallel_regi
 from megatron.core.transformer.module import Float16Module
 
 from cpt.config.model import ModelConfig
-from cpt.config.training import OptimizerConfig, ParallelConfig, Precision
+from cpt.config.parallel import ParallelConfig
+from cpt.config.training import OptimizerConfig, Precision
 from cpt.engine.attention import PLAIN, ForwardPlan
 from cpt.engine.context import held, whole_rows
 from cpt.engine.model import build_chunks
@@ -124,7 +125,8 @@ class Engine:
 
         with torch.no_grad():
             # Later tokens change nothing for those before them.
-            padded = torch.from_numpy(np.pad(tokens, ((0, 0), (0, -tokens.shape[1] % self.parallel.sequence_multiple))))
+            multiple = self.parallel.sequence_multiple * self.forward.fp8.multiple
+            padded = torch.from_numpy(np.pad(tokens, ((0, 0), (0, -tokens.shape[1] % multiple))))
             batch = (padded.to(torch.cuda.current_device()), None, padded)
             self._forward_backward([batch] * self.parallel.micro_batch_group, keep, tuple(padded.shape), forward_only=True)
         shape = (*tokens.shape, self.model_config.vocab_size)

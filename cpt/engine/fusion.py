@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from megatron.core.transformer.transformer_config import TransformerConfig
 
-from cpt.config.training import Fusion, Precision
+from cpt.config.parallel import Fusion
+from cpt.config.training import Precision
 from cpt.engine import accumulate
 from cpt.engine.norm import FusedRMSNorm, RMSNorm
 

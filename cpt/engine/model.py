@@ -14,8 +14,9 @@ from megatron.core.transformer.transformer_config import MLATransformerConfig, T
 from megatron.core.transformer.transformer_layer import get_transformer_layer_offset
 
 from cpt.config.model import ModelConfig
-from cpt.config.training import Attention, ParallelConfig, Precision, Recompute
-from cpt.engine import fusion
+from cpt.config.parallel import ParallelConfig, Recompute
+from cpt.config.training import Attention, Precision
+from cpt.engine import fp8, fusion
 from cpt.engine.attention import CoreAttention, ForwardPlan
 from cpt.engine.mla import LatentAttention, mla_settings
 from cpt.engine.moe import Router, moe_settings
@@ -89,6 +90,7 @@ def transformer_config(model: ModelConfig, parallel: ParallelConfig, precision: 
         **(moe_settings(model) if model.moe else {}),
         **_interleaved(parallel),
         **_recompute(parallel),
+        **fp8.settings(forward.fp8),
         **fusion.settings(parallel.fusion, precision),
     )
 

@@ -9,7 +9,8 @@ from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
 from megatron.core.optimizer import get_megatron_optimizer
 from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 
-from cpt.config.training import OptimizerConfig, ParallelConfig, Precision
+from cpt.config.parallel import ParallelConfig
+from cpt.config.training import OptimizerConfig, Precision
 from cpt.engine import adam, alone, grad_norm
 from cpt.engine.parallel import rehearsed
 

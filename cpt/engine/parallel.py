@@ -11,7 +11,7 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
 
-from cpt.config.training import ParallelConfig
+from cpt.config.parallel import ParallelConfig
 from cpt.core.world import World
 
 

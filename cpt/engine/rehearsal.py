@@ -17,7 +17,7 @@ import torch.distributed as dist
 from megatron.core.tensor_parallel import random
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from cpt.config.training import ParallelConfig
+from cpt.config.parallel import ParallelConfig
 from cpt.core.world import World
 from cpt.engine.parallel import cut_world, finalize
 

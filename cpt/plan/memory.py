@@ -9,12 +9,15 @@ give s b h (18 + 4 f / h) / t for fused GPT layers, about 40% less for Llama sha
 from __future__ import annotations
 
 from cpt.config.model import ModelConfig
+from cpt.config.parallel import ParallelConfig, Recompute, RecomputeModule
 from cpt.config.run import RunConfig
-from cpt.config.training import ParallelConfig, Precision, Recompute, RecomputeModule
+from cpt.config.training import Fp8, Precision
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits")
 
 _VALUE_BYTES = {Precision.bf16: 2, Precision.fp32: 4}
+_FP8_COPIES = 2
+"""Transformer Engine keeps each weight in fp8, and transposed, from a step's first micro-batch to its last."""
 _GRADIENT_BYTES = 4
 _OPTIMIZER_BYTES = {Precision.bf16: 12, Precision.fp32: 8}
 """Two fp32 moments; with bf16 weights also their fp32 master copy. Sharded over the data-parallel ranks."""
@@ -39,8 +42,9 @@ def stage_memory(config: RunConfig, stage: int) -> dict[str, int]:
     holders = replicas * parallel.context_parallel_size
     # Of the ranks of a stage, TP x CP x DP, each set of experts is on every expert_parallel_size-th.
     expert_replicas = parallel.tensor_parallel_size * holders // parallel.expert_parallel_size
+    copies = _FP8_COPIES if train.fp8 is not Fp8.none else 0
     memory = {
-        "weights": parameters * _VALUE_BYTES[train.precision],
+        "weights": parameters * (_VALUE_BYTES[train.precision] + copies),
         "gradients": parameters * _GRADIENT_BYTES,
         "optimizer": _OPTIMIZER_BYTES[train.precision] * ((parameters - experts) // holders + experts // expert_replicas),
         "activations": tokens * stage_activations(config, in_flight, stage),

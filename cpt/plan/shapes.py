@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
+from cpt.config.parallel import Recompute
 from cpt.config.run import RunConfig
-from cpt.config.training import Recompute
 from cpt.config.validate import common_divisor, divisors, layout_problems, nearest
 from cpt.plan.memory import fullest_rank
 

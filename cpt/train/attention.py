@@ -10,6 +10,7 @@ from cpt.core.errors import Problem, UserError
 from cpt.core.paths import RunPaths
 from cpt.core.records import DataManifest
 from cpt.core.world import World
+from cpt.engine import fp8
 from cpt.engine.attention import ForwardPlan
 from cpt.engine.kernels import Kernel, resolve
 from cpt.engine.parallel import agree_on
@@ -18,8 +19,9 @@ from cpt.tracking.journal import ATTEMPT_BEGIN, read_events
 
 def forward_plan(config: RunConfig, kernel: Kernel, manifest: DataManifest | None) -> ForwardPlan:
     """`manifest` knows the end-of-document token; only document masking needs it."""
-    boundary = manifest.end_of_document_id if manifest and config.train.document_masking else None
-    return ForwardPlan(kernel, config.train.attention_dropout, config.train.hidden_dropout, boundary)
+    train = config.train
+    boundary = manifest.end_of_document_id if manifest and train.document_masking else None
+    return ForwardPlan(kernel, train.attention_dropout, train.hidden_dropout, train.fp8, boundary)
 
 
 def choose_kernel(config: RunConfig, run: RunPaths, world: World) -> Kernel:
@@ -32,6 +34,7 @@ def choose_kernel(config: RunConfig, run: RunPaths, world: World) -> Kernel:
     train, earlier = config.train, agree_on(earlier_backend(run))
     keeps = train.attention is Attention.auto and earlier is not None
     kernel = resolve(earlier if keeps and earlier else train.attention, train.precision, train.attention_dropout)
+    fp8.check(train.fp8)
     found: list[tuple[str, str]] = [("", "")] * world.world_size
     dist.all_gather_object(found, (str(kernel), world.node_name))
     if len({name for name, _ in found}) > 1:

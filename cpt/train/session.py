@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,9 @@ import torch
 
 from cpt import engine
 from cpt.checkpoint import CheckpointStore, state
+from cpt.config.parallel import ParallelConfig
 from cpt.config.run import RunConfig
-from cpt.config.training import ParallelConfig
+from cpt.config.training import Fp8
 from cpt.convert import BaseFolder, import_weights
 from cpt.core.errors import MissingInput
 from cpt.core.paths import RunPaths
@@ -64,5 +65,6 @@ def open_session(config: RunConfig, run: RunPaths, weights: str) -> Session:
 
 
 def _forward(config: RunConfig) -> ForwardPlan:
-    """As the run attends."""
-    return forward_plan(config, resolve(config.train.attention, config.train.precision), open_manifest(config) if config.train.document_masking else None)
+    """As the run attends; never in fp8, whose matrices cannot have any number of rows."""
+    kernel = resolve(config.train.attention, config.train.precision)
+    return replace(forward_plan(config, kernel, open_manifest(config) if config.train.document_masking else None), fp8=Fp8.none)

@@ -13,7 +13,8 @@ import torch
 from cpt.checkpoint.chunks import WEIGHT
 from cpt.checkpoint.reader import CheckpointReader
 from cpt.config.model import ModelConfig
-from cpt.config.training import ParallelConfig, Precision
+from cpt.config.parallel import ParallelConfig
+from cpt.config.training import Precision
 from cpt.convert import BaseFolder
 from cpt.convert.streaming import Read, stream, without_weights
 from cpt.convert.table import FUSED_NORMS, pack, table

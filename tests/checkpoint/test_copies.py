@@ -31,7 +31,7 @@ def record(path: Path) -> FileRecord:
 def join(world: World) -> Any:
     from cpt import engine
     from cpt.checkpoint.copies import Copies
-    from cpt.config.training import ParallelConfig
+    from cpt.config.parallel import ParallelConfig
 
     engine.initialize(world, ParallelConfig(), 1)
     return Copies()

@@ -102,7 +102,7 @@ def test_unknown_key_says_what_was_meant() -> None:
     assert one_problem("train.global_batch=4") == Problem(
         where="train.global_batch",
         what="unknown key",
-        why="train has global_batch_size, micro_batch_size, sequence_length, train_tokens, precision, attention, attention_dropout, hidden_dropout, "
+        why="train has global_batch_size, micro_batch_size, sequence_length, train_tokens, precision, fp8, attention, attention_dropout, hidden_dropout, "
         "document_masking, anomaly, stats_interval",
         fix="train.global_batch_size=<value>",
     )

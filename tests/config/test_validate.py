@@ -193,6 +193,24 @@ def test_a_backend_is_refused_for_what_it_cannot_do() -> None:
     assert refused("experiment=demo", "train.attention=transformer_engine", "train.document_masking=true")[0].fix == "train.attention=auto"
 
 
+FP8 = ["model=tiny", "train.train_tokens=100000", "train.precision=bf16", "train.attention=transformer_engine", "train.fp8=tensorwise"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "where"),
+    [
+        (["train.precision=fp32"], "train.precision"),
+        (["train.attention=auto"], "train.attention"),
+        (["train.sequence_length=40"], "train.fp8"),
+        (["train.fp8=mxfp8", "train.sequence_length=48"], "train.fp8"),
+        (["parallel.tensor_parallel_size=2", "model.ffn_hidden_size=176"], "train.fp8"),
+    ],
+)
+def test_fp8_is_refused_where_it_cannot_be(overrides: list[str], where: str) -> None:
+    compose_config(FP8)
+    assert where in {problem.where for problem in refused(*FP8, *overrides)}
+
+
 def test_only_parts_and_layers_that_exist_are_computed_again() -> None:
     found = refused("experiment=demo", "parallel.recompute=selective", "parallel.recompute_modules=[mlp,moe]")
     assert (found[0].what, found[0].fix) == ("names moe", "parallel.recompute_modules=[mlp]")

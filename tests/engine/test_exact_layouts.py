@@ -64,7 +64,7 @@ def three_steps(world: World, root: Path, layouts: Mapping[str, Mapping[str, Any
     from megatron.core import parallel_state
 
     from cpt import engine
-    from cpt.config.training import ParallelConfig, Recompute
+    from cpt.config.parallel import ParallelConfig, Recompute
     from cpt.convert import BaseFolder, import_weights
     from cpt.engine.attention import ForwardPlan
     from cpt.engine.parallel import cut_world

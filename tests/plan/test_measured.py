@@ -11,7 +11,8 @@ import pytest
 
 from cpt.config.compose import compose_config
 from cpt.config.model import ModelConfig
-from cpt.config.training import ParallelConfig, Precision, Recompute, RecomputeModule
+from cpt.config.parallel import ParallelConfig, Recompute, RecomputeModule
+from cpt.config.training import Precision
 from cpt.plan.memory import checkpoint_bytes, layer_activations, stage_activations
 
 TOKENS = 256
@@ -35,7 +36,8 @@ import torch
 from cpt.config.model import ModelConfig
 import numpy
 from cpt.checkpoint import state, writer
-from cpt.config.training import OptimizerConfig, ParallelConfig, Precision, Recompute, RecomputeModule
+from cpt.config.parallel import ParallelConfig, Recompute, RecomputeModule
+from cpt.config.training import OptimizerConfig, Precision
 from cpt.core.world import World
 from cpt.engine.engine import Engine
 from cpt.engine.parallel import initialize

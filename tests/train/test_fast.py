@@ -198,7 +198,7 @@ def test_a_save_that_is_killed_while_it_is_copied_is_invisible(killed: tuple[Run
 def choose(world: World, run: RunPaths, amendments: int) -> tuple[int, dict[str, str]]:
     """(step that would be resumed from, what was passed over)."""
     from cpt import engine
-    from cpt.config.training import ParallelConfig
+    from cpt.config.parallel import ParallelConfig
     from cpt.train.fast import FastTier, Ring
 
     ring_world = on_nodes(world, 1)
