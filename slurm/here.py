@@ -74,14 +74,15 @@ class LocalStep:
     """Child processes; when one fails the others are ended, as srun does."""
 
     ranks: Sequence[subprocess.Popen[bytes]]
+    failed: int = 0
 
     def poll(self) -> int | None:
-        """The first failure ends the others."""
+        """The first failure ends the others, and stays the answer: what they then end with is our doing."""
         codes = [rank.poll() for rank in self.ranks]
-        if failed := next((code for code in codes if code), 0):
+        if not self.failed and (failed := next((code for code in codes if code), 0)):
+            self.failed = failed
             self._end()
-            return failed
-        return None if None in codes else 0
+        return self.failed or (None if None in codes else 0)
 
     def tell(self) -> None:
         """Those that still live."""

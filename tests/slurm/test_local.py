@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -73,6 +74,15 @@ def test_a_killed_rank_takes_its_siblings_along_and_the_run_resumes(make: Make) 
     assert ends(run) == [(Ending.rank_crash, Action.relaunch), (Ending.done, Action.done)]
     assert (AttemptBegin.load(run.attempt(1).begin).step, AttemptBegin.load(run.attempt(1).begin).path) == (5, "relaunch")
     assert AttemptEnd.load(run.attempt(0).end).code in (-signal.SIGKILL, EXIT_OURS), "its own, or that of the sibling that lost it"
+
+
+def test_the_first_failure_stays_the_steps_answer() -> None:
+    """A sibling that our own SIGTERM ended comes before it in the order of ranks."""
+    ranks = [subprocess.Popen(["sleep", "60"]), subprocess.Popen(["sh", "-c", "exit 3"])]
+    ranks[1].wait()
+    step = here.LocalStep(ranks)
+    assert (step.poll(), step.poll()) == (3, 3)
+    assert ranks[0].returncode == -signal.SIGTERM
 
 
 def test_a_stopped_rank_is_found_and_ended(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
