@@ -225,11 +225,12 @@ def _expert_ranks(config: RunConfig) -> Iterator[Problem]:
         yield Problem(
             where="parallel.expert_parallel_size", what=f"is {spread}", why=why, fix=f"parallel.expert_parallel_size={_options(nearest(allowed, spread))}"
         )
-    if moe and parallel.tensor_parallel_size > 1 and not parallel.sequence_parallel:
+    if (moe or config.model.mla) and parallel.tensor_parallel_size > 1 and not parallel.sequence_parallel:
+        whose = "routes its own tokens to experts" if moe else "compresses its own tokens' keys and values"
         yield Problem(
             where="parallel.sequence_parallel",
             what="is false",
-            why=f"with experts each of the {parallel.tensor_parallel_size} tensor-parallel ranks routes its own tokens",
+            why=f"each of the {parallel.tensor_parallel_size} tensor-parallel ranks {whose}",
             fix="parallel.sequence_parallel=true",
         )
 

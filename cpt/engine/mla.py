@@ -5,11 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from megatron.core.tensor_parallel.mappings import (
-    copy_to_tensor_model_parallel_region,
-    gather_from_tensor_model_parallel_region,
-    scatter_to_sequence_parallel_region,
-)
+from megatron.core.tensor_parallel.mappings import gather_from_tensor_model_parallel_region, scatter_to_sequence_parallel_region
 from megatron.core.transformer.multi_latent_attention import MLASelfAttention, MLASelfAttentionSubmodules
 
 from cpt.config.model import ModelConfig, RopeKind
@@ -21,6 +17,7 @@ class LatentAttention(MLASelfAttention):
     Without Transformer Engine megatron-core cuts the down projection by columns and gathers its output, and the way back only
     takes each rank's columns. The latent's gradient is whole on every rank by then; that of the rotated key, which all heads
     share, holds this rank's heads alone. Losses of the first step agree; gradient norm and all later steps are wrong.
+    Under sequence parallelism, which the configuration demands, the rotated key is gathered once more, and that way back sums.
     """
 
     def _resolve_qk_norm_config(self, submodules: MLASelfAttentionSubmodules) -> dict[str, Any]:
@@ -28,15 +25,12 @@ class LatentAttention(MLASelfAttention):
         return {name: getattr(submodules, name) for name in ("linear_q_proj", "linear_kv_up_proj", "kv_layernorm")}
 
     def _qkv_down_projection(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """[s (/ TP under sequence parallelism), b, h] -> the same, and [s (/ TP), b, latent + rotated] whole on every rank."""
+        """[s / TP, b, h] -> the query [s, b, columns of this rank], and [s / TP, b, latent + rotated] with all columns."""
         query, columns = super()._qkv_down_projection(hidden_states)
         if self.pg_collection.tp.size() == 1:
             return query, columns
         combined = gather_from_tensor_model_parallel_region(columns, group=self.pg_collection.tp)
-        if self.config.sequence_parallel:  # megatron-core gathers the rotated key again, and its way back sums over TP
-            return query, scatter_to_sequence_parallel_region(combined, group=self.pg_collection.tp)
-        latent, rotated = combined.split([self.config.kv_lora_rank, self.config.qk_pos_emb_head_dim], dim=-1)
-        return query, torch.cat([latent, copy_to_tensor_model_parallel_region(rotated, group=self.pg_collection.tp)], dim=-1)
+        return query, scatter_to_sequence_parallel_region(combined, group=self.pg_collection.tp)
 
 
 def mla_settings(model: ModelConfig) -> dict[str, Any]:

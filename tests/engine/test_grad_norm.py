@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from cpt.config.compose import compose_config
+from cpt.core.world import World
+from tests.ranks import run_ranks
+
 pytestmark = pytest.mark.engine
 
 
@@ -19,12 +23,17 @@ def test_norm_of_millions_of_elements_is_right_to_fp32() -> None:
     assert abs(float(found) - exact) / exact < 1e-7
 
 
-def test_megatron_uses_it() -> None:
-    import cpt.engine  # noqa: F401
-    from cpt.engine import grad_norm
+def norm_in_use(world: World) -> str:
+    """The module of the function that an engine's optimizer takes its norm by."""
+    from cpt import engine
 
-    grad_norm.install()
+    config = compose_config(["model=tiny", "corpus=sample", "cluster=local", "train.precision=fp32", "train.train_tokens=10240"])
+    engine.initialize(world, config.parallel, config.seed)
+    engine.Engine(config.model, config.parallel, config.train.precision, config.optimizer)
     from megatron.core.optimizer import clip_grads
-    from megatron.core.utils import local_multi_tensor_l2_norm
 
-    assert clip_grads.l2_norm_impl is not local_multi_tensor_l2_norm
+    return str(clip_grads.l2_norm_impl.__module__)
+
+
+def test_an_optimizer_uses_it() -> None:
+    assert run_ranks(1, norm_in_use)[0] == "cpt.engine.grad_norm"

@@ -47,6 +47,26 @@ def test_segments_are_attention_problems_of_their_own(heads: int, groups: int, s
     torch.testing.assert_close(SDPA.dense(q[None, :5], k[None, :5], v[None, :5], 0.3, 0.0)[0].double(), expected[0], rtol=0, atol=2e-6)
 
 
+def test_narrow_values_do_not_make_torch_keep_every_score() -> None:
+    """Latent attention has keys of 192 and values of 128: for those alone torch on a CPU keeps [heads, s, s] for the backward pass."""
+    import torch
+
+    from cpt.engine.kernels import SDPA
+
+    assert SDPA.dense
+    length, kept = 256, []
+    q, k, v = (torch.randn(1, length, 2, d, requires_grad=True) for d in (24, 24, 16))
+
+    def keep(tensor: Any) -> Any:
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        SDPA.dense(q, k, v, None, 0.0)
+    assert kept
+    assert max(kept) < length * length
+
+
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A Hopper device and nothing but torch installed."""

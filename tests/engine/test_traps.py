@@ -245,3 +245,33 @@ def test_meta_device_reaches_wrapped_factories() -> None:
     right, wrong = run_ranks(1, devices)[0]
     assert right == "meta"
     assert wrong == "cpu", MENDED
+
+
+def one_generator() -> AbstractContextManager[Any]:
+    """Attention drops by the generator that tensor-parallel ranks share, as everything that they compute twice must."""
+    from types import SimpleNamespace
+
+    from cpt.engine import attention
+
+    return mock.patch.object(attention, "get_cuda_rng_tracker", lambda: SimpleNamespace(fork=nullcontext))
+
+
+def dropped(config: RunConfig) -> Any:
+    """What core attention gives for the same queries, keys and values on every rank."""
+    import torch
+    from megatron.core.transformer.enums import AttnMaskType
+
+    from cpt.engine.attention import PLAIN, CoreAttention, ForwardPlan
+    from cpt.engine.model import transformer_config
+
+    settings = transformer_config(config.model, config.parallel, config.train.precision, ForwardPlan(attention_dropout=0.5))
+    attention = CoreAttention(settings, 1, AttnMaskType.causal, "self", PLAIN.kernel).train()
+    q, k, v = torch.randn(3, 16, 1, 4, 8, generator=torch.Generator().manual_seed(0))
+    return attention(q, k, v, None).numpy()
+
+
+def test_heads_of_other_ranks_drop_other_weights() -> None:
+    """Else tensor-parallel ranks, which hold different heads, would all forget the same places."""
+    (right, wrong), (other, as_wrong) = run_ranks(2, with_and_without, [*TP2, "parallel.sequence_parallel=false"], one_generator, dropped)
+    assert not np.array_equal(right, other)
+    assert np.array_equal(wrong, as_wrong), MENDED
