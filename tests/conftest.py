@@ -85,6 +85,21 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def experts_root(root: Path) -> Path:
+    """The same run root, with the base of the tiny model with experts."""
+    from tests.ranks import run_ranks
+
+    run_ranks(1, _make_experts, root)
+    return root
+
+
+def _make_experts(_world: object, folder: Path) -> None:
+    from tests.tiny import make_experts
+
+    make_experts(folder)
+
+
 def _make_root(_world: object, folder: Path) -> None:
     from tests.tiny import make_root
 

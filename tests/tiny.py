@@ -54,6 +54,13 @@ def make_root(root: Path) -> Path:
     return root
 
 
+def make_experts(root: Path) -> None:
+    """The base of the tiny model with experts below `root`. Imports transformers: call it in a fork."""
+    from cpt.train.base import prepare_base
+
+    prepare_base(tiny_config(root, "model=tiny_moe"))
+
+
 def make_run(root: Path, name: str, overrides: Sequence[str]) -> RunPaths:
     """A run directory as `cpt launch` would write it, under a name of the test's own."""
     from cpt.data import open_manifest

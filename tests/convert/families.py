@@ -50,15 +50,33 @@ FAMILIES = {
         "model.moe.aux_loss_coefficient=0.01",
     ],
 }
-LAYOUTS = {"TP1": (1, 1, 1), "TP2": (2, 1, 1), "TP2 x PP2": (2, 2, 1), "TP1 x PP2 x VP2": (1, 2, 2)}
-"""Name -> TP, PP, chunks of a stage."""
+LAYOUTS = {
+    "TP1": (1, 1, 1, 1),
+    "TP2": (2, 1, 1, 1),
+    "TP2 x PP2": (2, 2, 1, 1),
+    "TP1 x PP2 x VP2": (1, 2, 2, 1),
+    "DP2 x EP2": (1, 1, 1, 2),
+    "TP2 x PP2 x EP2": (2, 2, 1, 2),
+}
+"""Name -> TP, PP, chunks of a stage, ranks that experts are spread over."""
+
+
+def ranks_of(layout: str) -> int:
+    """The fewest that it takes."""
+    tensor, pipeline, _, experts = LAYOUTS[layout]
+    return max(tensor, experts) * pipeline
+
+
+def families_of(layout: str) -> list[str]:
+    """Those that have a layout: experts are spread where there are any."""
+    return [family for family in FAMILIES if LAYOUTS[layout][-1] == 1 or family == "deepseek_v2"]
 
 
 def overrides(family: str, layout: str = "TP1") -> list[str]:
     """Settings on top of `tests.tiny`."""
-    tensor, pipeline, chunks = LAYOUTS[layout]
-    sizes = {"tensor_parallel_size": tensor, "pipeline_parallel_size": pipeline, "virtual_pipeline_size": chunks}
-    parallel = [f"slurm.tasks_per_node={tensor * pipeline}", *(f"parallel.{name}={size}" for name, size in sizes.items())]
+    tensor, pipeline, chunks, experts = LAYOUTS[layout]
+    sizes = {"tensor_parallel_size": tensor, "pipeline_parallel_size": pipeline, "virtual_pipeline_size": chunks, "expert_parallel_size": experts}
+    parallel = [f"slurm.tasks_per_node={ranks_of(layout)}", *(f"parallel.{name}={size}" for name, size in sizes.items())]
     if family == "deepseek_v2" and tensor > 1:
         parallel.append("parallel.sequence_parallel=true")  # megatron-core asks for it with experts
     return [f"model.name={family}", *SHAPE, *FAMILIES[family], *parallel, "train.precision=fp32"]

@@ -14,7 +14,7 @@ import pytest
 
 from cpt.config.run import RunConfig
 from cpt.core.world import World
-from tests.convert.families import FAMILIES, LAYOUTS, overrides
+from tests.convert.families import FAMILIES, LAYOUTS, families_of, overrides, ranks_of
 from tests.ranks import run_ranks
 from tests.tiny import tiny_config
 
@@ -41,12 +41,12 @@ def _make_bases(_world: World, configs: list[RunConfig]) -> None:
 def measured(bases: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """Layout -> family -> what rank 0 found."""
     found = {}
-    for layout, (tensor, pipeline, _) in LAYOUTS.items():
-        configs = {family: tiny_config(bases, *overrides(family, layout)) for family in FAMILIES}
-        found[layout] = run_ranks(tensor * pipeline, _measure, configs)[0]
+    for layout in LAYOUTS:
+        configs = {family: tiny_config(bases, *overrides(family, layout)) for family in families_of(layout)}
+        found[layout] = run_ranks(ranks_of(layout), _measure, configs)[0]
     print("\n\n|", " | ".join(["largest logit difference", *LAYOUTS]), "|\n|", "--- | " * (1 + len(LAYOUTS)))
     for family in FAMILIES:
-        print("|", " | ".join([family, *(f"{found[layout][family]['logits']:.1e}" for layout in LAYOUTS)]), "|")
+        print("|", " | ".join([family, *(f"{found[layout][family]['logits']:.1e}" if family in found[layout] else "" for layout in LAYOUTS)]), "|")
     return found
 
 
@@ -72,7 +72,8 @@ def _measure(world: World, configs: dict[str, RunConfig]) -> dict[str, dict[str,
         with torch.no_grad():
             difference = relative_difference(built.logits(reference.tokens.numpy()), reference.logits)
         rows = reference.tokens[:, :65].repeat(2, 1).numpy()  # an interleaved pipeline needs as many micro-batches as stages
-        step = built.train_step(rows, 1, 0.0)  # at rate 0: the weights stay, the optimizer has something to save
+        mine = built.rows(len(rows))
+        step = built.train_step(rows[mine.start : mine.stop], 1, 0.0)  # at rate 0: the weights stay, the optimizer has something to save
         changed = _round_trip(built, config, folder)
         found[family] = {"logits": difference, "changed": changed, "loss": step.loss, "grad_norm": step.grad_norm, "layout": built.describe()}
     return found
@@ -104,11 +105,10 @@ def _round_trip(built: Any, config: RunConfig, base: Path) -> list[str]:
     return [name for name in before.tensors.keys() | after.tensors.keys() if not torch.equal(before.slice(name), after.slice(name))]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("layout", "family"), [(layout, family) for layout in LAYOUTS for family in families_of(layout)])
 def test_logits_are_those_of_transformers_and_tensors_come_back(layout: str, family: str, measured: dict[str, dict[str, dict[str, Any]]]) -> None:
     found = measured[layout][family]
-    assert found["layout"].startswith(layout)
+    assert set(layout.split(" x ")) <= set(found["layout"].split(" x "))
     assert found["logits"] <= 1e-5
     assert found["changed"] == []
 
@@ -117,7 +117,7 @@ def test_logits_are_those_of_transformers_and_tensors_come_back(layout: str, fam
 def test_exact_loss_and_gradient_norm_in_every_layout(family: str, measured: dict[str, dict[str, dict[str, Any]]]) -> None:
     """Logits alone would miss a bias or a query norm whose gradient is not added up over tensor-parallel ranks (off by percents), and the padded
     row that a vocabulary of 2049 gets with TP2: were it in the softmax, the loss would be off by 6e-5, the norm by 1e-5."""
-    steps = [(measured[layout][family]["loss"], measured[layout][family]["grad_norm"]) for layout in LAYOUTS]
+    steps = [(measured[layout][family]["loss"], measured[layout][family]["grad_norm"]) for layout in LAYOUTS if family in measured[layout]]
     np.testing.assert_allclose(steps, [steps[0]] * len(steps), rtol=1e-6)
 
 

@@ -36,6 +36,9 @@ def compare(world: World, root: Path) -> dict[str, Any]:
     row = torch.randint(END + 1, config.model.vocab_size, (1, 64), generator=torch.Generator().manual_seed(1))
     row[0, ENDS] = END
 
+    angles: list[float] = []
+    model.chunks[0].decoder.register_forward_pre_hook(lambda _, args, kwargs: angles.append(float(kwargs["rotary_pos_emb"].max())), with_kwargs=True)
+
     def run(tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(logits [s, v], gradient of the sum of squared logits, all weights in one vector)."""
         module.zero_grad_buffer()
@@ -44,12 +47,14 @@ def compare(world: World, root: Path) -> dict[str, Any]:
         return out.detach()[0], torch.cat([weight.main_grad.flatten().clone() for weight in module.parameters()])
 
     whole, gradient = run(row)
+    angle = angles[0]
     parts = [run(part) for part in row.tensor_split([end + 1 for end in ENDS], dim=1)]
     other = row.clone()
     other[0, :9] = END + 1
     changed, _ = run(other)
     apart, apart_gradient = torch.cat([logits for logits, _ in parts]), torch.stack([gradient for _, gradient in parts]).sum(0)
     return {
+        "angle": angle,
         "logits": float((whole - apart).abs().max() / apart.abs().max()),
         "gradient": float((gradient - apart_gradient).norm() / apart_gradient.norm()),
         "seen": float((changed - whole)[10:].abs().max()),
@@ -73,6 +78,11 @@ def test_logits_and_gradients_are_those_of_separate_documents(found: dict[str, A
 def test_no_token_sees_another_document(found: dict[str, Any]) -> None:
     assert found["seen"] == 0
     assert found["own"] > 1e-3
+
+
+def test_angles_restart_with_documents(found: dict[str, Any]) -> None:
+    """Rotation is relative: no logit of a short row shows it. The fastest channel turns one radian a position; the longest document has 19 tokens."""
+    assert found["angle"] == 18
 
 
 def test_positions_restart_on_every_rank() -> None:

@@ -110,3 +110,24 @@ def test_exact_loss_and_grad_norm_in_every_layout(layout: str, masked: bool, cur
 
 def test_masking_documents_changes_the_loss(curves: dict[int, list[dict[tuple[str, bool], Curve]]]) -> None:
     assert abs(curves[1][0]["one rank", True][0][0] - curves[1][0]["one rank", False][0][0]) > 1e-4
+
+
+def answers(world: World, root: Path, overrides: list[str]) -> tuple[Any, Any]:
+    """Loss of every token [8, 64] and logits [8, 64, v]."""
+    from cpt import engine
+    from cpt.convert import BaseFolder, import_weights
+
+    config = tiny_config(root, "train.precision=fp32", f"slurm.tasks_per_node={world.world_size}", *overrides)
+    engine.initialize(world, config.parallel, config.seed)
+    model = engine.Engine(config.model, config.parallel, config.train.precision)
+    import_weights(model.chunks, config.model, BaseFolder(config.runs.base("tiny")))
+    tokens = batch(config.model.vocab_size)
+    return model.token_losses(tokens), model.logits(tokens[:, :-1]).numpy()
+
+
+def test_tokens_come_back_in_their_order_from_context_parallel_ranks(root: Path) -> None:
+    """Means over rows, which training looks at, would be the same in any order."""
+    whole = run_ranks(1, answers, root, [])[0]
+    for found in run_ranks(2, answers, root, ["parallel.context_parallel_size=2"]):
+        for mine, expected in zip(found, whole, strict=True):
+            np.testing.assert_allclose(mine, expected, atol=2e-6)

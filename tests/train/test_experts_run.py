@@ -9,28 +9,25 @@ import pytest
 from cpt.core.paths import RunPaths
 from cpt.core.records import ExportRecord
 from cpt.core.world import World
-from cpt.tracking.journal import series
-from tests.ranks import run_ranks
-from tests.tiny import make_run, tiny_config, train_rank
+from cpt.tracking.journal import read_events, series
+from tests.ranks import Ranks, run_ranks
+from tests.tiny import make_run, train_rank
+from tests.train.test_exact_anomaly import assert_same
+from tests.train.test_exact_resume import last_step, wait_for
 
 pytestmark = pytest.mark.engine
 
-LAYOUT = ["slurm.tasks_per_node=2", "parallel.tensor_parallel_size=2", "parallel.sequence_parallel=true", "parallel.expert_parallel_size=2"]
+TP2_EP2 = ["slurm.tasks_per_node=2", "parallel.tensor_parallel_size=2", "parallel.sequence_parallel=true", "parallel.expert_parallel_size=2"]
+DROPOUT = ["train.attention_dropout=0.1", "train.hidden_dropout=0.1"]
+EXPERTS = ["model=tiny_moe", "train.train_tokens=5120", "train.precision=fp32", *TP2_EP2, *DROPOUT]
 
 
 @pytest.fixture(scope="module")
-def trained(root: Path) -> RunPaths:
-    """Ten steps at TP2 x EP2 in bf16."""
-    run_ranks(1, _make_base, root)
-    run = make_run(root, "experts", ["model=tiny_moe", "train.train_tokens=5120", *LAYOUT])
+def trained(experts_root: Path) -> RunPaths:
+    """Ten steps at TP2 x EP2 with dropout."""
+    run = make_run(experts_root, "experts", EXPERTS)
     assert run_ranks(2, train_rank, run, 0) == [0, 0]
     return run
-
-
-def _make_base(_world: World, root: Path) -> None:
-    from cpt.train.base import prepare_base
-
-    prepare_base(tiny_config(root, "model=tiny_moe"))
 
 
 def test_the_journal_shows_how_experts_are_used(trained: RunPaths) -> None:
@@ -44,7 +41,17 @@ def test_what_was_trained_is_exported(trained: RunPaths) -> None:
     """Only when transformers answers from the folder as the engine does from the checkpoint."""
     record = run_ranks(1, _export, trained)[0]
     assert record.step == 10
-    assert record.logit_difference <= 1e-4
+    assert record.logit_difference <= 1e-5
+
+
+def test_exact_resume_after_a_kill(trained: RunPaths, experts_root: Path) -> None:
+    run = make_run(experts_root, "experts-killed", EXPERTS)
+    ranks = Ranks(2, train_rank, run, 0)
+    wait_for(lambda: last_step(run) >= 7)
+    ranks.kill()
+    assert run_ranks(2, train_rank, run, 1) == [0, 0]
+    assert [event.fields["step"] for event in read_events(run) if event.name == "resume"] == [5]
+    assert_same(run, trained)
 
 
 def _export(_world: World, run: RunPaths) -> ExportRecord:
