@@ -8,6 +8,7 @@
                     complete.json            step, layout, training's own numbers; file -> bytes and xxh3_128
                 .step_00000030.tmp/     being written, or torn by a kill; never looked at, removed by the next attempt
                 .step_00000010.gone/    being removed
+                .step_00000010.old/     being replaced, after a roll-back, by a save of the same step; put back if a kill came between
                 step_00000020.damaged/  set aside: its bytes are not what was written
                 latest.json             {"step": 20}, for people and for `slurm.recovery`
 

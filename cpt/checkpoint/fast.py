@@ -98,11 +98,6 @@ class FastFolder(CheckpointStore):
             if step not in kept:
                 self.remove(step)
 
-    def sweep(self) -> None:
-        """What kills have left."""
-        for torn in (*self.folder.glob(".step_*.tmp"), *self.folder.glob(".step_*.gone")):
-            shutil.rmtree(torn)
-
     def abandon(self, step: int) -> None:
         """A save that failed."""
         shutil.rmtree(self.begin_path(step), ignore_errors=True)

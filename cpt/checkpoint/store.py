@@ -65,9 +65,17 @@ class CheckpointStore:
 
     def tidy(self) -> None:
         """Before anyone writes: what kills have left behind goes, and `latest.json` follows the folders."""
-        for torn in (*self.folder.glob(".step_*.tmp"), *self.folder.glob(".step_*.gone")):
-            shutil.rmtree(torn)
+        self.sweep()
         self.announce()
+
+    def sweep(self) -> None:
+        """Remove what kills have left behind."""
+        for old in self.folder.glob(".step_*.old"):  # a kill came between its going and the coming of what should replace it
+            if not (path := self.folder / old.name[1:].removesuffix(".old")).exists():
+                os.replace(old, path)
+        for kind in ("tmp", "gone", "old"):
+            for torn in self.folder.glob(f".step_*.{kind}"):
+                shutil.rmtree(torn)
 
     def begin(self, step: int) -> Path:
         """A folder to write into; every rank may call it, in any order."""
@@ -88,11 +96,14 @@ class CheckpointStore:
         return record
 
     def reveal(self, step: int) -> None:
-        """One rename makes visible what was written."""
-        if self.path(step).exists():  # a save of the same step, complete but older: only a rerun after a roll-back gets here
-            self.remove(step)
+        """One rename makes visible what was written. A save of the same step from before a roll-back goes only after it."""
+        old = self.folder / f".step_{step:08d}.old"
+        if self.path(step).exists():
+            os.replace(self.path(step), old)
         os.replace(self.begin_path(step), self.path(step))
         sync_folder(self.folder)
+        if old.exists():
+            shutil.rmtree(old)
 
     def retain(self) -> None:
         """Remove what the policy lets go. Damaged checkpoints count for nothing and are left for people to look at."""

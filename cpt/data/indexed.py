@@ -66,8 +66,11 @@ class IndexedWriter:
         return self
 
     def add(self, tokens: npt.ArrayLike) -> None:
-        """Append one document, its end-of-document token included."""
-        array = np.asarray(tokens, dtype=self._dtype)
+        """Append one document, its end-of-document token included. Raises OverflowError for an id that the file's type cannot hold."""
+        wide = np.asarray(tokens, dtype=np.int64)
+        array = wide.astype(self._dtype)
+        if not np.array_equal(array, wide):
+            raise OverflowError(f"{self._prefix}: token ids go up to {wide.max()}, which is more than {self._dtype.name} holds")
         self._file.write(array.tobytes())
         self._lengths.append(array.size)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -172,3 +174,29 @@ def test_the_same_step_can_be_saved_again(store: CheckpointStore) -> None:
     write(store, 10)
     write(store, 10, b"other weights")
     assert (store.check(10) / SHARD).read_bytes() == b"other weights"
+
+
+@pytest.mark.parametrize("calls", [1, 2], ids=["the old one is out of sight", "the new one is there"])
+def test_a_kill_while_a_step_is_saved_again_leaves_one_of_the_two(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
+    write(store, 5)
+    rename, made = os.replace, 0
+
+    def cut_short(source: Path, target: Path) -> None:
+        nonlocal made
+        if "step_" in Path(target).name and not Path(target).name.endswith(".json"):
+            made += 1
+            if made > calls:
+                raise KeyboardInterrupt
+        rename(source, target)
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(os, "replace", cut_short)
+        patched.setattr(shutil, "rmtree", killed)
+        write(store, 5)
+    store.tidy()
+    assert store.steps() == [5]
+    store.check(5)
+    assert not list(store.folder.glob(".step_*"))

@@ -92,3 +92,9 @@ def test_byte_identical_to_megatron_and_readable_by_it(tmp_path: Path, tokens_of
     read = megatron.IndexedDataset(str(ours))
     assert [read[i].tolist() for i in range(len(read))] == DOCUMENTS
     assert [IndexedTokens(tmp_path / "theirs").document(i).tolist() for i in range(4)] == DOCUMENTS
+
+
+def test_an_id_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    """A tokenizer may have an id beyond the number of its ids; numpy would wrap it around without a word."""
+    with pytest.raises(OverflowError, match="up to 65536, which is more than uint16 holds"), IndexedWriter(tmp_path / "wide", "uint16") as writer:
+        writer.add(np.array([1, 65536]))

@@ -275,3 +275,26 @@ def test_heads_of_other_ranks_drop_other_weights() -> None:
     (right, wrong), (other, as_wrong) = run_ranks(2, with_and_without, [*TP2, "parallel.sequence_parallel=false"], one_generator, dropped)
     assert not np.array_equal(right, other)
     assert np.array_equal(wrong, as_wrong), MENDED
+
+
+def masters(world: World) -> list[tuple[bool, bool]]:
+    """For each weight after an update in bf16: (is its rounded master, has moved)."""
+    import torch
+
+    from cpt import engine
+
+    config = config_of("train.precision=bf16")
+    engine.initialize(world, config.parallel, config.seed)
+    model = engine.Engine(config.model, config.parallel, config.train.precision, config.optimizer)
+    before = [parameter.detach().clone() for parameter in model.chunks[0].parameters()]
+    model.train_step(batch(config), 1, 1e-2)
+    (part,) = model.optimizer.chained_optimizers
+    return [
+        (torch.equal(parameter.flatten(), part._get_main_param_and_optimizer_states(parameter)["param"].bfloat16()), not torch.equal(parameter, old))
+        for parameter, old in zip(model.chunks[0].parameters(), before, strict=True)
+    ]
+
+
+def test_bf16_weights_follow_their_masters() -> None:
+    """fp32 masters are the weights themselves and are copied nowhere; in bf16 a run without that copy would train what nobody computes with."""
+    assert all(rounded and moved for rounded, moved in run_ranks(1, masters)[0])
