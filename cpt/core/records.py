@@ -54,6 +54,7 @@ class DataManifest(Artifact):
     tokenizer_sha256: str
     """Of tokenizer.json."""
     vocab_size: int
+    """The tokenizer's largest id and one; the model may have more rows."""
     end_of_document_id: int
     dtype: str
     """`uint16` or `int32`, as in the .idx header."""

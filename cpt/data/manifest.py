@@ -57,10 +57,10 @@ def _mismatches(config: RunConfig, manifest: DataManifest) -> Iterator[Problem]:
         yield Problem(
             where=str(tokenizer), what="is not the tokenizer of the data", why=f"{file} was made with another one: token ids would mean other words", fix=again
         )
-    if manifest.vocab_size != config.model.vocab_size:
+    if manifest.vocab_size > config.model.vocab_size:
         yield Problem(
             where="model.vocab_size",
             what=f"is {config.model.vocab_size}",
-            why=f"the data was tokenized with {manifest.vocab_size} ids",
+            why=f"the data has token ids up to {manifest.vocab_size - 1}",
             fix=again,
         )

@@ -25,7 +25,8 @@ class DocumentTokenizer:
         self._tokenizer.encode_special_tokens = True
         self.end_of_document = end_of_document
         self.sha256 = sha256
-        self.vocab_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
+        self.vocab_size: int = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
+        """The largest id and one; some tokenizers leave out ids, so that their number is less."""
         self.dtype = token_dtype(self.vocab_size)
 
     def encode(self, texts: Sequence[str]) -> Iterator[Tokens]:
@@ -51,11 +52,7 @@ def open_tokenizer(config: RunConfig) -> DocumentTokenizer:
             Problem(where="model.end_of_document", what=what, why=f"is not in the vocabulary of {path}", fix="name a token of the base's tokenizer")
         )
     found = DocumentTokenizer(tokenizer, end, sha256_file(path))
-    if found.vocab_size != model.vocab_size:
-        why = f"{path} has {found.vocab_size} ids"
-        raise UserError(
-            Problem(
-                where="model.vocab_size", what=f"is {model.vocab_size}", why=why, fix=f"model.vocab_size={found.vocab_size}, if the base's config.json agrees"
-            )
-        )
+    if found.vocab_size > model.vocab_size:  # fewer are well: Qwen's and DeepSeek's embeddings have rows that no token uses
+        why, fix = f"{path} has ids up to {found.vocab_size - 1}", "model.vocab_size as in the base's config.json"
+        raise UserError(Problem(where="model.vocab_size", what=f"is {model.vocab_size}", why=why, fix=fix))
     return found

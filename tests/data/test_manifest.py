@@ -73,17 +73,17 @@ def test_other_tokenizer(copied: Path) -> None:
 
 
 def test_other_vocabulary(copied: Path) -> None:
-    assert problem(configure(copied, "model.vocab_size=1024")) == Problem(
+    assert problem(configure(copied, "model.vocab_size=256")) == Problem(
         where="model.vocab_size",
-        what="is 1024",
-        why="the data was tokenized with 512 ids",
+        what="is 256",
+        why="the data has token ids up to 511",
         fix=f"cpt prepare corpus=sample model=tiny run_root={copied}",
     )
 
 
 def test_all_mismatches_at_once(copied: Path) -> None:
     with pytest.raises(UserError) as caught:
-        open_manifest(configure(copied, "model.vocab_size=1024", "corpus.seed=7"))
+        open_manifest(configure(copied, "model.vocab_size=256", "corpus.seed=7"))
     assert [found.where for found in caught.value.problems] == ["corpus", "model.vocab_size"]
 
 

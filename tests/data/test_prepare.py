@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models
 
 from cpt.config.run import RunConfig
 from cpt.core.errors import MissingInput, UserError
@@ -15,9 +16,9 @@ from cpt.data import open_manifest
 from cpt.data.building import building
 from cpt.data.indexed import IndexedTokens, bin_path, ids_path
 from cpt.data.prepare import finished, prepare, steps
-from cpt.data.tokens import open_tokenizer
+from cpt.data.tokens import DocumentTokenizer, open_tokenizer
 from jobs.cli import main
-from tests.data.conftest import ASSETS, configure, make_tokenizer
+from tests.data.conftest import ASSETS, VOCABULARY, configure, make_tokenizer
 
 Prepared = tuple[RunConfig, DataManifest]
 
@@ -278,9 +279,23 @@ def test_cli_end_of_document_not_in_the_vocabulary(root: Path, capsys: pytest.Ca
     assert "model.end_of_document: is '<|nope|>'" in said
 
 
-def test_cli_vocabulary_of_another_size(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = refused(capsys, root, "model.vocab_size=49152")
-    assert "model.vocab_size: is 49152" in said
+def test_cli_more_ids_than_the_model_has_rows(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, root, "model.vocab_size=511")
+    assert "model.vocab_size: is 511" in said and "tokenizer.json has ids up to 511" in said
+
+
+def test_rows_that_no_token_uses(root: Path) -> None:
+    """Qwen2.5's 152,064 rows have 151,665 tokens; so have DeepSeek's and Qwen3's more than theirs."""
+    config = configure(root, "model.vocab_size=640")
+    manifest = prepare(config, quiet)
+    assert manifest.vocab_size == VOCABULARY
+    assert open_manifest(config) == manifest
+
+
+def test_a_tokenizer_that_leaves_ids_out() -> None:
+    """The type of the file goes by the largest id: by their number, three, 70000 would be wrapped around."""
+    found = DocumentTokenizer(Tokenizer(models.WordLevel({"a": 0, "b": 70_000, "<end>": 2}, unk_token="a")), 2, "")
+    assert (found.vocab_size, found.dtype) == (70_001, "int32")
 
 
 def test_cli_damaged_tokenizer(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
