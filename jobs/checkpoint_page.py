@@ -11,7 +11,7 @@ from rich.table import Table
 from cpt.checkpoint import CheckpointStore
 from cpt.checkpoint.verify import damage
 from cpt.core import units
-from cpt.core.errors import EXIT_DONE, EXIT_OURS
+from cpt.core.errors import EXIT_DONE, EXIT_OURS, CptError, MissingInput
 
 
 def show(console: Console, store: CheckpointStore, steps: Sequence[int]) -> int:
@@ -34,7 +34,14 @@ def verify(console: Console, store: CheckpointStore, steps: Sequence[int]) -> in
     found = EXIT_DONE
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
     for step in steps:
-        record, path = store.record(step), store.path(step)
+        try:
+            record, path = store.record(step), store.path(step)
+        except MissingInput:
+            raise
+        except CptError as error:
+            console.print(f"step {step}: {error}")
+            found = EXIT_OURS
+            continue
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task(f"step {step}", total=record.bytes)
             wrong = damage(path, record.files, lambda size, task=task, progress=progress: progress.advance(task, size))  # type: ignore[misc]

@@ -34,7 +34,7 @@ from typing import Any
 
 from cpt.checkpoint.records import Receipt
 from cpt.checkpoint.store import CheckpointStore, conclude, rank_file, receipt_file
-from cpt.core.artifacts import Artifact
+from cpt.core.artifacts import Sealed
 from cpt.core.errors import CptError, Problem, UserError
 from cpt.core.paths import RunPaths
 
@@ -47,7 +47,7 @@ _NETWORK = re.compile(r"nfs|lustre|gpfs|mmfs|beegfs|ceph|cifs|smb|9p|afs|gluster
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part(Artifact):
+class Part(Sealed):
     """What one node's files are a part of; equal on all nodes."""
 
     step: int

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from cpt.core.artifacts import Artifact
+from cpt.core.artifacts import Artifact, Sealed
 from cpt.core.errors import CptError
 from cpt.core.records import DataPosition
 
@@ -22,7 +22,7 @@ class FileRecord(Artifact):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CompleteRecord(Artifact):
+class CompleteRecord(Sealed):
     """Written last: what a complete checkpoint is, and the files that it holds."""
 
     step: int
@@ -64,7 +64,7 @@ class Stored(Artifact):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Receipt(Artifact):
+class Receipt(Sealed):
     """What one rank has written, once all of it is on disk."""
 
     file: FileRecord

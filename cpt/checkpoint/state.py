@@ -42,9 +42,9 @@ def load_weights(folder: Path, models: Sequence[Any]) -> None:
 
 
 def load_generators(folder: Path, rank: int) -> None:
-    """Put this rank's random generators where they were; only the layout that saved them has them."""
+    """Put this rank's random generators where they were. Raises `CptError` when one is not there: only the layout that saved them has them."""
     reader = CheckpointReader(folder)
-    generators.restore({name: reader.read(name) for name in generators.names(rank) if name in reader.tensors})
+    generators.restore({name: reader.read(name) for name in generators.names(rank)})
 
 
 def optimizer_step(optimizer: Any) -> int:

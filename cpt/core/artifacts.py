@@ -96,13 +96,34 @@ class Artifact:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Raises `MissingInput`, or `UserError` when the content is not this record."""
-        value = read_json(path)
+        return cls._parse(path, read_json(path))
+
+    @classmethod
+    def _parse(cls, path: Path, value: Any) -> Self:
         try:
             return typing.cast(Self, _build(cls, value))
         except (TypeError, KeyError, ValueError) as error:
             raise UserError(
                 Problem(where=str(path), what=f"is not a {cls.__name__}: {error}", why="written by another version or edited", fix="run its stage again")
             ) from None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Sealed(Artifact):
+    """A record that carries the hash of all it says: a digit that turned on the disk would be good JSON."""
+
+    def save(self, path: Path) -> None:
+        """As `Artifact.save`, with the seal."""
+        value = json.loads(json_text(self.as_dict()))
+        write_json(path, value | {"seal": sha256_json(value)})
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """As `Artifact.load`. Raises `UserError` also when the seal is another."""
+        value = read_json(path)
+        if not isinstance(value, dict) or value.pop("seal", None) != sha256_json(value):
+            raise UserError(Problem(where=str(path), what="is not what was written", why="its seal does not fit its content", fix="use another copy"))
+        return cls._parse(path, value)
 
 
 def _plain(value: Any) -> Any:

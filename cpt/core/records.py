@@ -151,6 +151,8 @@ class SourceLoss(Artifact):
     loss: float
     bits_per_byte: float
     tokens: int
+    text_sha256: str
+    """Of the token ids: losses of other texts are no change."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

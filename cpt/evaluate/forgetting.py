@@ -128,9 +128,9 @@ def macro(group: str, scores: Sequence[PairedScore]) -> MacroDelta:
 
 
 def _same_source(record: EvaluationRecord, wanted: SourceLoss) -> SourceLoss:
-    found = [loss for loss in record.losses if loss.name == wanted.name and loss.tokens == wanted.tokens]
+    found = [loss for loss in record.losses if (loss.name, loss.text_sha256) == (wanted.name, wanted.text_sha256)]
     if not found:
-        raise _refusal(f"source {wanted.name} over {wanted.tokens} tokens is not in `{record.label}`")
+        raise _refusal(f"source {wanted.name} over the same {wanted.tokens} tokens is not in `{record.label}`")
     return found[0]
 
 

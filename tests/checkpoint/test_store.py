@@ -126,6 +126,13 @@ def test_the_only_good_one_never_goes(tmp_path: Path) -> None:
     assert store.steps() == [10, 20, 30]
 
 
+def test_a_policy_that_keeps_none_keeps_the_newest(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, Keep(last=0))
+    write(store, 10)
+    write(store, 20)
+    assert store.steps() == [20]
+
+
 @pytest.mark.parametrize("harm", [lambda shard: shard.unlink(), lambda shard: shard.write_bytes(b"w")])
 def test_a_damaged_checkpoint_is_refused_by_file(store: CheckpointStore, harm: object) -> None:
     write(store, 10)
@@ -145,6 +152,15 @@ def test_one_bit_is_found_where_the_size_is_right(store: CheckpointStore) -> Non
     assert sum(said) == store.record(10).bytes
     (store.path(10) / SHARD).unlink()
     assert damage(store.path(10), files) == {SHARD: "is not there"}
+
+
+def test_a_digit_that_turned_in_what_a_checkpoint_says_is_found(store: CheckpointStore) -> None:
+    write(store, 10)
+    path = store.path(10) / "complete.json"
+    path.write_text(path.read_text().replace('"optimizer_step": 10', '"optimizer_step": 11'))
+    with pytest.raises(CptError, match=r"complete\.json: is not what was written"):
+        store.record(10)
+    assert not store.intact(10)
 
 
 def test_what_is_set_aside_is_kept_and_never_resumed_from(store: CheckpointStore) -> None:

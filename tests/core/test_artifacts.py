@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cpt.checkpoint.records import FileRecord, Receipt
 from cpt.core.artifacts import read_json, sha256_json, write_all, write_bytes, write_json
 from cpt.core.errors import MissingInput, UserError
 from cpt.core.records import MixturePlan, PlanRecord, SourceShare, SweepTable, TrialRow
@@ -58,6 +59,28 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
     (tmp_path / "half.json").write_text('{"train_tokens": 1')
     with pytest.raises(UserError, match="not JSON"):
         read_json(tmp_path / "half.json")
+
+
+def test_bytes_are_on_disk_before_their_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a power loss may leave the name and nothing in it."""
+    fsync, replace, done = os.fsync, os.replace, list[str]()
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append(f"sync {Path(os.readlink(f'/proc/self/fd/{file}')).name}"), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda old, new: (done.append(f"rename {new.name}"), replace(old, new)))
+    write_bytes(tmp_path / "state", b"new")
+    assert done == [f"sync .state.{os.getpid()}.tmp", "rename state", f"sync {tmp_path.name}"]
+
+
+def test_a_sealed_record_notices_each_digit(tmp_path: Path) -> None:
+    """Also where it is still good JSON of the right shape."""
+    FileRecord(bytes=12, hash="a").save(tmp_path / "plain.json")
+    sealed, path = Receipt(file=FileRecord(bytes=12, hash="a"), optimizer_step=3, tensors={}), tmp_path / "sealed.json"
+    sealed.save(path)
+    text = path.read_text()
+    assert Receipt.load(path) == sealed
+    for old, new in (("12", "13"), ('"a"', '"b"'), ('"optimizer_step": 3', '"optimizer_step": 2'), ("seal", "sealed")):
+        path.write_text(text.replace(old, new))
+        with pytest.raises(UserError, match="is not what was written"):
+            Receipt.load(path)
 
 
 def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:

@@ -65,6 +65,11 @@ def test_exact_at_a_billion_samples() -> None:
     assert counts == {"domain": 500_000_000, "general": 450_000_000, "german": 30_000_000, "french": 20_000_000}
 
 
+def test_a_weight_however_small_is_not_zero() -> None:
+    """A millionth of a thousandth is less than the blend's resolution; its source still has its turn."""
+    assert Blend({"a": 1.0, "b": 1e-12}).integer_weights[1] == 1
+
+
 def test_weight_zero_never_appears() -> None:
     assert Blend({"a": 0, "b": 2}).counts(1000) == {"a": 0, "b": 1000}
 

@@ -18,8 +18,8 @@ def score(answers: str, name: str = "quiz", group: str = "general") -> Benchmark
     return BenchmarkScore(name=name, group=group, accuracy=share, standard_error=0.0, items=len(correct), chance=0.25, correct=correct)
 
 
-def loss(name: str, group: str, value: float, bits: float = 1.0, tokens: int = 100) -> SourceLoss:
-    return SourceLoss(name=name, group=group, loss=value, bits_per_byte=bits, tokens=tokens)
+def loss(name: str, group: str, value: float, bits: float = 1.0, text: str = "a") -> SourceLoss:
+    return SourceLoss(name=name, group=group, loss=value, bits_per_byte=bits, tokens=100, text_sha256=text)
 
 
 def evaluation(label: str, losses: list[SourceLoss], scores: list[BenchmarkScore]) -> EvaluationRecord:
@@ -83,7 +83,7 @@ def test_compare_gives_sources_groups_and_benchmarks() -> None:
     ("before", "what"),
     [
         (evaluation("before", [], [score("1")]), "source listings"),
-        (evaluation("before", [loss("listings", "domain", 3.0, tokens=50)], [score("1")]), "source listings over 100 tokens"),
+        (evaluation("before", [loss("listings", "domain", 3.0, text="b")], [score("1")]), "source listings over the same 100 tokens"),
         (evaluation("before", [loss("listings", "domain", 3.0)], []), "benchmark quiz"),
     ],
 )

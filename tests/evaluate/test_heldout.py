@@ -52,6 +52,8 @@ def test_loss_is_the_mean_over_all_tokens_of_all_windows() -> None:
     (loss,) = heldout_losses(token_losses, {"listings": np.arange(10, dtype=np.uint16).reshape(2, 5)}, manifest())
     assert seen == [((2, 5), np.dtype(np.int64))]
     assert (loss.name, loss.group, loss.tokens) == ("listings", "domain", 8)
+    (other,) = heldout_losses(token_losses, {"listings": np.arange(1, 11, dtype=np.uint16).reshape(2, 5)}, manifest())
+    assert other.text_sha256 != loss.text_sha256
     assert loss.loss == pytest.approx((1 + 2 + 3 + 4 + 6 + 7 + 8 + 9) / 8)
     assert loss.bits_per_byte == pytest.approx(5.0 / math.log(2) * 50 / 200)
 

@@ -15,7 +15,7 @@ def evaluation(label: str, loss: float, answers: str) -> EvaluationRecord:
     correct = {str(index): answer == "1" for index, answer in enumerate(answers)}
     share = sum(correct.values()) / len(correct)
     score = BenchmarkScore(name="section", group="domain", accuracy=share, standard_error=0.0, items=len(correct), chance=0.25, correct=correct)
-    losses = [SourceLoss(name="dictionary", group="general", loss=loss, bits_per_byte=loss / 3, tokens=2048)]
+    losses = [SourceLoss(name="dictionary", group="general", loss=loss, bits_per_byte=loss / 3, tokens=2048, text_sha256="")]
     return EvaluationRecord(label=label, step=0, weights="", losses=losses, benchmarks=[score], seconds=0.0)
 
 

@@ -46,6 +46,14 @@ def test_verify_reads_every_byte(store: CheckpointStore, capsys: pytest.CaptureF
     assert cli.main(["checkpoint", "verify", run, "--step", "10"]) == 0
 
 
+def test_a_record_whose_digit_has_turned(store: CheckpointStore, capsys: pytest.CaptureFixture[str]) -> None:
+    path = store.path(20) / "complete.json"
+    path.write_text(path.read_text().replace('"optimizer_step": 20', '"optimizer_step": 21'))
+    assert cli.main(["checkpoint", "verify", str(store.folder.parent)]) == 1
+    said = capsys.readouterr().out
+    assert "complete.json: is not what was written" in said and "step 10" in said
+
+
 def test_what_is_not_there_is_said(store: CheckpointStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["checkpoint", "verify", str(store.folder.parent), "--step", "30"]) == 2
     assert "one of: [10, 20]" in capsys.readouterr().err

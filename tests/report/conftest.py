@@ -158,7 +158,7 @@ def manifest(config: RunConfig) -> DataManifest:
 
 def evaluation(label: str) -> EvaluationRecord:
     values = BASE if label == "before" else AFTER
-    losses = [SourceLoss(name=n, group=GROUP[n], loss=v, bits_per_byte=v * 0.34, tokens=2048) for n, v in values.items()]
+    losses = [SourceLoss(name=n, group=GROUP[n], loss=v, bits_per_byte=v * 0.34, tokens=2048, text_sha256="") for n, v in values.items()]
     hits = {"quiz": {"before": 47, "after": 45}, "section": {"before": 38, "after": 55}}
     scores = []
     for name, count in ((name, hit[label]) for name, hit in hits.items()):

@@ -66,6 +66,20 @@ def test_rows_beyond_a_rollback_are_superseded(tmp_path: Path) -> None:
     assert list(series(run, "train/loss")) == [1, 2, 3, 4, 5, 6]
 
 
+def test_an_attempt_that_begins_twice_went_back_to_where_it_began_first(tmp_path: Path) -> None:
+    """What it wrote in between was written beyond that, and supersedes what earlier attempts wrote."""
+    run = RunPaths(tmp_path)
+    with Journal(run, 0) as journal:
+        journal.event("attempt_begin", resume_step=0)
+        journal.metrics(4, 4, 4, {"train/loss": 0.0})
+    with Journal(run, 1) as journal:
+        journal.event("attempt_begin", resume_step=3)
+        journal.metrics(4, 4, 4, {"train/loss": 1.0})
+        journal.event("attempt_begin", resume_step=4)
+        journal.metrics(5, 5, 5, {"train/loss": 1.0})
+    assert [(row.attempt, row.step) for row in read_metrics(run) if not row.superseded] == [(1, 4), (1, 5)]
+
+
 def test_ten_or_more_attempts_are_read_in_numeric_order(tmp_path: Path) -> None:
     run = RunPaths(tmp_path)
     for attempt in (1000, 2, 999):

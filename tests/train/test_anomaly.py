@@ -83,3 +83,12 @@ def test_memory_is_the_last_window_and_survives_a_checkpoint_to_the_last_digit()
 )
 def test_settings_that_make_no_sense(values: dict[str, object], where: str) -> None:
     assert [problem.where for problem in AnomalyConfig(**values).problems()] == [where]  # type: ignore[arg-type]
+
+
+def test_what_a_save_was_given_stays_as_it_was() -> None:
+    """It is written in a thread, beside updates that go on with the state."""
+    state = TrainState(losses=[2.0])
+    given = state.state_dict()
+    state.skip(range(8, 16))
+    state.losses.append(9.0)
+    assert given == TrainState(losses=[2.0]).state_dict()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import json
 import shutil
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from cpt.checkpoint import CheckpointStore
 from cpt.checkpoint.fast import FastFolder, network_type, node_folder
+from cpt.checkpoint.records import Receipt
 from cpt.checkpoint.store import rank_file
 from cpt.core.errors import UserError
 from cpt.core.paths import RunPaths
@@ -246,9 +246,9 @@ def test_words_that_cannot_be_read_count_as_none(killed: tuple[RunPaths, RunPath
     run = again(killed, "fast-words", root)
     (disk(run, 0).path(6) / "part.json").write_text("{")
     path = disk(run, 1).path(6) / "rank_00000.json"
-    receipt = json.loads(path.read_text())
-    receipt["tensors"].popitem()
-    path.write_text(json.dumps(receipt))
+    receipt = Receipt.load(path)
+    receipt.tensors.popitem()
+    receipt.save(path)
     found, other = run_ranks(2, choose, run, 0)
     assert found == other and found[0] == 4 and "of the" in found[1]["6"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +61,20 @@ def slow_writes(world: World, run: RunPaths, attempt: int) -> int:
     return train_rank(world, run, attempt)
 
 
+def note_syncs(world: World, run: RunPaths, attempt: int) -> list[str]:
+    """Folder and name of what this rank made sure of, in order."""
+    done, fsync = list[str](), os.fsync
+
+    def note(file: int) -> None:
+        fsync(file)
+        path = Path(os.readlink(f"/proc/self/fd/{file}"))
+        done.append(f"{path.parent.name}/{path.name}")
+
+    os.fsync = note
+    assert train_rank(world, run, attempt) == 0
+    return done
+
+
 def full_disk(world: World, run: RunPaths, attempt: int) -> int:
     """The last rank finds no room in its second save."""
     from cpt.checkpoint import writer
@@ -107,6 +122,20 @@ def test_training_goes_on_while_a_save_is_written_and_a_second_one_waits(root: P
     assert all(row["seconds"] >= 1.0 and row["staging"] < row["seconds"] and row["bytes_per_second"] > 0 for row in rows)
     order = [(row.name, row.fields["step"]) for row in read_events(runs[0]) if row.name.startswith("checkpoint_")]
     assert order == [(f"checkpoint_{what}", step) for step in (5, 10, 15, 20) for what in ("staged", "saved")]
+
+
+def test_what_is_saved_is_on_disk_before_it_is_said(root: Path) -> None:
+    """Bytes, then the record, then the name, then the journal: a power loss at any moment leaves the checkpoint or none."""
+    run = make_run(root, "synced", ["slurm.tasks_per_node=2", "train.train_tokens=2560", "checkpoint.interval=5"])
+    first, other = run_ranks(2, note_syncs, run, 0)
+    torn, store = ".step_00000005.tmp", CheckpointStore(run.checkpoints)
+    assert store.steps()[0] == 5
+    for rank, done in enumerate((first, other)):
+        assert done.index(f"{torn}/{rank_file(rank)}") < next(place for place, path in enumerate(done) if path.startswith(f"{torn}/.rank_{rank:05d}.json"))
+    record = next(place for place, path in enumerate(first) if path.startswith(f"{torn}/.complete.json"))
+    assert first.index(f"{torn}/{rank_file(0)}") < record < first.index(f"checkpoints/{torn}", record) < first.index(f"{run.root.name}/checkpoints", record)
+    named = first.index(f"{run.root.name}/checkpoints", record)
+    assert all(f"{path.parent.name}/{path.name}" in first[named:] for path in (run.metrics(0), run.events(0)))
 
 
 @pytest.mark.parametrize("disk", [full_disk, full_disk_at_the_end], ids=["a rank's file", "the index"])
