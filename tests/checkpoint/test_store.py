@@ -192,6 +192,17 @@ def test_the_same_step_can_be_saved_again(store: CheckpointStore) -> None:
     assert (store.check(10) / SHARD).read_bytes() == b"other weights"
 
 
+def test_a_new_name_is_on_disk_before_the_old_checkpoint_goes(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(store, 5)
+    begin(store, 5)
+    fsync, rename, remove, done = os.fsync, os.replace, shutil.rmtree, list[str]()
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append("sync"), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda old, new: (done.append(f"{old.name} -> {new.name}"), rename(old, new)))
+    monkeypatch.setattr(shutil, "rmtree", lambda folder: (done.append(f"remove {folder.name}"), remove(folder)))
+    store.reveal(5)
+    assert done == ["step_00000005 -> .step_00000005.old", ".step_00000005.tmp -> step_00000005", "sync", "remove .step_00000005.old"]
+
+
 @pytest.mark.parametrize("calls", [1, 2], ids=["the old one is out of sight", "the new one is there"])
 def test_a_kill_while_a_step_is_saved_again_leaves_one_of_the_two(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
     write(store, 5)
@@ -205,7 +216,8 @@ def test_a_kill_while_a_step_is_saved_again_leaves_one_of_the_two(store: Checkpo
                 raise KeyboardInterrupt
         rename(source, target)
 
-    def killed(*_: object, **__: object) -> None:
+    def killed(folder: Path) -> None:
+        (folder / SHARD).unlink()
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):

@@ -12,11 +12,12 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from cpt.config.seal import to_yaml
 from cpt.core.artifacts import write_json, write_text
@@ -110,13 +111,21 @@ def test_unfinished_line_waits_for_its_end(make_run: MakeRun, root: Path) -> Non
     assert sync([run.root])[0].rows == 1
 
 
-def test_more_values_than_one_call_takes(make_run: MakeRun, root: Path) -> None:
+def test_more_values_than_one_call_takes(make_run: MakeRun, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run()
     with Journal(run, 0) as journal:
         for step in (1, 2):
             journal.metrics(step, 0, 0, {f"x/{i}": float(i) for i in range(1500)})
+    sent, log_batch = list[int](), MlflowClient.log_batch
+
+    def counted(client: MlflowClient, run_id: str, metrics: Sequence[object] = (), **rest: object) -> object:
+        sent.append(len(metrics))
+        return log_batch(client, run_id, metrics=metrics, **rest)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", counted)
     sync([run.root])
     assert len(points(root / "mlflow.db")) == 2 * 1501
+    assert max(sent) == 1000, "the most that a server takes"
 
 
 def test_sweep_is_a_parent_with_a_child_per_trial(make_run: MakeRun, root: Path) -> None:
