@@ -92,3 +92,13 @@ def test_what_a_save_was_given_stays_as_it_was() -> None:
     state.skip(range(8, 16))
     state.losses.append(9.0)
     assert given == TrainState(losses=[2.0]).state_dict()
+
+
+def test_a_held_out_loss_is_of_its_step_alone() -> None:
+    """Else a checkpoint that was not evaluated would be kept, or not, for the loss of another."""
+    state = TrainState(domain_loss=2.0)
+    state.advance(8)
+    assert state.domain_loss is None
+    state.domain_loss = 2.0
+    state.skip(range(8, 16))
+    assert state.domain_loss is None

@@ -96,6 +96,7 @@ def test_exact_skip(straight: tuple[RunPaths, int, list[str]], root: Path) -> No
     assert before == {step: loss for step, loss in series(run, "train/loss").items() if step <= 12}
     record = CheckpointStore(run.checkpoints).record(20)
     assert (record.train["consumed_samples"], record.train["skipped"], record.optimizer_step) == (152, [[96, 104]], 19)
+    assert record.train["losses"] == list(series(run, "train/loss").values()), "what was not made is no measure of what comes"
     ranks = Ranks(size, poisoned, killed, 0, [NAN_AT])
     wait_for(lambda: last_step(killed) >= 14)
     ranks.kill()
@@ -137,6 +138,16 @@ def test_stop_leaves_the_last_checkpoint_and_is_held(straight: tuple[RunPaths, i
     assert "train.anomaly.max_skips" in stop.why and stop.why.startswith("update 15: loss ")
     assert [event.fields["action"] for event in events(run, "anomaly")] == ["skip", "skip", "stop"]
     assert CheckpointStore(run.checkpoints).latest() == 10
+
+
+def test_a_save_of_a_skipped_update_can_be_resumed_from(root: Path) -> None:
+    """It says that the samples of that update are spent, or a resume would find that it stands elsewhere in the data."""
+    run = make_run(root, "skip-saved", ["train.train_tokens=5120", "checkpoint.interval=5"])
+    assert run_ranks(1, poisoned, run, 0, [36]) == [0]
+    store = CheckpointStore(run.checkpoints)
+    assert store.record(5).data.next_sample == 40
+    store.set_aside(10)
+    assert run_ranks(1, train_rank, run, 1) == [0]
 
 
 def test_rollback_without_a_checkpoint_stops(root: Path) -> None:

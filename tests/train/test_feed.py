@@ -134,10 +134,10 @@ def _moved(_world: World, root: Path, loader: str) -> list[tuple[int, int]]:
     for _ in range(2):
         read()
         state.advance(8)
-    state.skipped = [[100, 104]]
+    state.skipped.append([100, 104])  # in place, as training does
     read()
     state.advance(8)
-    state.skipped = [[16, 32]]  # as many windows and samples trained on as it expects, but not the same ones
+    state.skipped[0] = [16, 32]  # as many windows and samples trained on as it expects, but not the same ones
     read()
     state.become(TrainState(step=3, consumed_samples=24))
     read()
