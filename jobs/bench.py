@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import shlex
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ BENCHES = {
     "checkpoint": "cpt.bench.checkpoint",
     "data": "cpt.bench.loading",
 }
-"""Name -> module with `OPTIONS` (name -> default, beside `save`) and `run(options, overrides) -> Figures`. Only the chosen one is imported."""
+"""Name -> module with `OPTIONS` (name -> default, beside `save`) and `run(options, overrides, say) -> Figures`. Only the chosen one is imported."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -33,12 +34,12 @@ def main(arguments: Sequence[str]) -> int:
 
     bench = importlib.import_module(BENCHES[name])
     options, overrides = take_options({"save": f"runs/bench/{name}.json", **bench.OPTIONS}, rest)
-    figures = bench.run(options, overrides)
+    console = open_console()
+    figures = bench.run(options, overrides, lambda line: console.print(f"{time.strftime('%H:%M:%S')}  {line}"))
     command = shlex.join(["cpt", "bench", *arguments])
     table = Table(*figures.columns, title=command, title_justify="left", box=None)
     for row in figures.rows:
         table.add_row(*row)
-    console = open_console()
     console.print(table)
     file = options.pop("save")
     for line in [*figures.notes, *(", ".join(f"{name} {value}" for name, value in facts.items()) for facts in (options, machine()))]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cpt.bench.composing import measure
-from cpt.bench.figures import Figures, whole_number
+from cpt.bench.figures import Figures, Say, whole_number
 from cpt.config.compose import compose_config
 from cpt.core.errors import CptError, Problem, UserError
 from slurm import arrays
@@ -27,11 +27,11 @@ _LATER = "+slurm.extra.begin=now+1hour"
 """Queued and never started: the launch is what is measured, and nothing must compete with it."""
 
 
-def run(options: Mapping[str, str], overrides: Sequence[str]) -> Figures:
+def run(options: Mapping[str, str], overrides: Sequence[str], say: Say) -> Figures:
     """One row per number of trials; then composing alone, against Hydra's own way."""
     sizes, runs = trials_of(options), whole_number(options, "runs")
     with somewhere(overrides) as given:
-        seconds = {trials: [launch(trials, number, given) for number in range(runs)] for trials in sizes}
+        seconds = {trials: [launch(trials, number, given, say) for number in range(runs)] for trials in sizes}
         ratios = [f"optimizer.lr_ratio={number / 100}" for number in range(1, 101)]
         composing = measure([[*given, f"seed={number}", ratio] for number, ratio in enumerate(ratios)])
     return Figures(
@@ -78,7 +78,7 @@ def somewhere(overrides: Sequence[str]) -> Iterator[list[str]]:
                 own.stop()
 
 
-def launch(trials: int, number: int, overrides: Sequence[str]) -> float:
+def launch(trials: int, number: int, overrides: Sequence[str], say: Say) -> float:
     """Seconds from the command to the prompt; the array is taken out of the queue again. Raises `CptError` when it was not all there."""
     whole = [*overrides, f"sweep.name=bench-{trials}-{number}"]
     begun = time.perf_counter()
@@ -90,6 +90,7 @@ def launch(trials: int, number: int, overrides: Sequence[str]) -> float:
     arrays.cancel(config, sweep)
     if queued != trials:
         raise CptError(f"{queued} of {trials} trials are in the queue")
+    say(f"{trials} trials: {seconds:.2f} s")
     return seconds
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cpt.bench.figures import Figures, whole_number
+from cpt.bench.figures import Figures, Say, whole_number
 from cpt.bench.processes import Processes
 from cpt.config.compose import compose_config
 from cpt.config.seal import to_yaml
@@ -31,7 +31,7 @@ _SHAPE = ["cluster=local", "train.global_batch_size=4", "train.micro_batch_size=
 _PIECE = 8 * 2**20
 
 
-def run(options: Mapping[str, str], overrides: Sequence[str]) -> Figures:
+def run(options: Mapping[str, str], overrides: Sequence[str], say: Say) -> Figures:
     """A row for each way to save, and one for dd."""
     config, rounds, updates = compose_config([*_SHAPE, *overrides]), whole_number(options, "rounds"), whole_number(options, "updates")
     Path(options["folder"]).mkdir(parents=True, exist_ok=True)
@@ -52,6 +52,7 @@ def run(options: Mapping[str, str], overrides: Sequence[str]) -> Figures:
                         rates.append(dd(folder / "dd", size))
                     else:
                         saves[kind].append(save(asynchronous=kind == "asynchronous", step=3 * number + place + 3))
+                say(f"round {number + 1} of {rounds}: " + ", ".join(f"{kind} {made[-1]['seconds']:.2f} s" for kind, made in saves.items()))
             shutil.rmtree(folder / "checkpoints")
         finally:
             ranks.close()

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +14,9 @@ from typing import Any
 
 from cpt.core.artifacts import write_text
 from cpt.core.errors import Problem, UserError
+
+Say = Callable[[str], object]
+"""Takes a line of progress."""
 
 _LIBRARIES = ("torch", "megatron-core", "transformers", "transformer-engine", "flash-attn", "nvidia-dali-cuda130")
 

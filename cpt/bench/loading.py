@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from cpt.bench.feeds import Batches, Ways, open_ways
-from cpt.bench.figures import Figures, whole_number
+from cpt.bench.figures import Figures, Say, whole_number
 from cpt.config.compose import compose_config
 from cpt.config.run import RunConfig
 from cpt.core import units
@@ -79,7 +79,7 @@ class Computation:
         _now()
 
 
-def run(options: Mapping[str, str], overrides: Sequence[str]) -> Figures:
+def run(options: Mapping[str, str], overrides: Sequence[str], say: Say) -> Figures:
     """A row for each way."""
     config, workers = compose_config([*_SHAPE, *overrides]), whole_number(options, "workers", 0)
     steps, pairs, tokens = (whole_number(options, name) for name in ("steps", "pairs", "tokens"))
@@ -88,17 +88,18 @@ def run(options: Mapping[str, str], overrides: Sequence[str]) -> Figures:
     Path(options["folder"]).mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="data-", dir=options["folder"]) as name:
         ways = open_ways(config, Path(name).absolute(), tokens, workers, steps + _WARM)
-        flat_out = alternate(ways, pairs, steps, lambda: None)
-        beside = alternate({"alone": Alone, **ways}, pairs, steps, computation)
+        flat_out = alternate(ways, pairs, steps, lambda: None, lambda line: say(f"when asked, {line}"))
+        beside = alternate({"alone": Alone, **ways}, pairs, steps, computation, lambda line: say(f"beside a computation, {line}"))
     return figures(config, flat_out, beside)
 
 
-def alternate(ways: Ways, pairs: int, steps: int, compute: Callable[[], object]) -> dict[str, list[Measured]]:
+def alternate(ways: Ways, pairs: int, steps: int, compute: Callable[[], object], say: Say) -> dict[str, list[Measured]]:
     """Way -> a measurement from each round, one after the other; every round begins with another one."""
     names, found = list(ways), {name: list[Measured]() for name in ways}
     for pair in range(pairs):
         for name in names[pair % len(names) :] + names[: pair % len(names)]:
             found[name].append(measure(ways[name], steps, compute))
+        say(f"round {pair + 1} of {pairs} is done")
     return found
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cpt.bench.figures import Figures, whole_number
+from cpt.bench.figures import Figures, Say, whole_number
 from cpt.bench.processes import Failed, Processes
 from cpt.config.compose import compose_config
 from cpt.config.run import RunConfig
@@ -49,7 +49,7 @@ class Measured:
     failed: str = ""
 
 
-def run(options: Mapping[str, str], overrides: Sequence[str]) -> Figures:
+def run(options: Mapping[str, str], overrides: Sequence[str], say: Say) -> Figures:
     """A row for each contestant."""
     config, opponents = compose_config([*_SHAPE, *overrides]), opponents_of(options)
     steps, pairs = whole_number(options, "steps"), whole_number(options, "pairs")
@@ -60,7 +60,7 @@ def run(options: Mapping[str, str], overrides: Sequence[str]) -> Figures:
         ranks = config.slurm.world_size
         contestants = {kind: Processes(kind, folder, ranks, options["threads"]) for kind in ("ours", *opponents)}
         try:
-            found, peak = compete(contestants, steps, pairs, options["profile"] == "true")
+            found, peak = compete(contestants, steps, pairs, options["profile"] == "true", say)
         finally:
             for processes in contestants.values():
                 processes.close()
@@ -76,7 +76,7 @@ def opponents_of(options: Mapping[str, str]) -> list[str]:
     return chosen
 
 
-def compete(contestants: Mapping[str, Processes], steps: int, pairs: int, profile: bool) -> tuple[dict[str, Measured], float]:
+def compete(contestants: Mapping[str, Processes], steps: int, pairs: int, profile: bool, say: Say) -> tuple[dict[str, Measured], float]:
     """(what was measured of each, FLOP/s of the best matrix product before and after)."""
     found = {kind: Measured() for kind in contestants}
     for kind, measured in found.items():
@@ -84,6 +84,7 @@ def compete(contestants: Mapping[str, Processes], steps: int, pairs: int, profil
             first = contestants[kind].ask("steps", count=steps, seed=0)
             measured.warm_up, measured.first_losses = first["seconds"], first["losses"]
             measured.attention = contestants[kind].ask("begin")["attention"]
+            say(f"{NAMES[kind]}: first {steps} steps took {measured.warm_up:.1f} s")
         except Failed as error:
             if kind == "ours":
                 raise CptError(str(error)) from error
@@ -96,6 +97,7 @@ def compete(contestants: Mapping[str, Processes], steps: int, pairs: int, profil
             for one, seconds in zip(dict.fromkeys(("ours", kind)), both, strict=True):
                 found[one].seconds.append(seconds)
             found[kind].ratios.append(both[-1] / both[0])
+            say(f"pair {pair + 1} of {pairs}: " + ", ".join(f"{NAMES[one]} {found[one].seconds[-1]:.2f} s" for one in dict.fromkeys(("ours", kind))))
     for kind in running:
         found[kind].memory = contestants[kind].ask("peak_memory")["bytes"]
         found[kind].phases = contestants[kind].ask("phases", count=steps, seed=0)

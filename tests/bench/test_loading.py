@@ -31,7 +31,7 @@ def test_all_ways_are_measured_flat_out_and_beside_a_computation(tmp_path: Path)
 def _bench(_world: object, folder: Path) -> tuple[Any, Any]:
     from cpt.bench.loading import OPTIONS, run
 
-    found = run({**OPTIONS, **SMALL, "folder": str(folder)}, ["model=tiny", "train.sequence_length=64", "train.global_batch_size=8"])
+    found = run({**OPTIONS, **SMALL, "folder": str(folder)}, ["model=tiny", "train.sequence_length=64", "train.global_batch_size=8"], print)
     return found.rows, found.data
 
 

@@ -17,7 +17,7 @@ TINY = ["model=tiny", "model.num_layers=2", "corpus=sample", "train.sequence_len
 
 
 def measured(tmp: Path, *overrides: str, **options: str) -> Figures:
-    return run({**QUICK, **options}, [*TINY, f"run_root={tmp}", *overrides])
+    return run({**QUICK, **options}, [*TINY, f"run_root={tmp}", *overrides], print)
 
 
 @pytest.mark.engine
@@ -45,7 +45,7 @@ def test_bf16_is_compared_with_fsdp_over_fp32_masters(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_an_8b_shaped_stack_reaches_half_of_the_cards_peak_and_beats_fsdp(tmp_path: Path) -> None:
     overrides = ["model=llama31_8b", "model.num_layers=4", "train.precision=bf16", "train.sequence_length=8192", "train.micro_batch_size=1"]
-    found = run({**QUICK, "pairs": "5", "steps": "3"}, [*overrides, "train.global_batch_size=4", "train.train_tokens=10000000", f"run_root={tmp_path}"])
+    found = run({**QUICK, "pairs": "5", "steps": "3"}, [*overrides, "train.global_batch_size=4", "train.train_tokens=10000000", f"run_root={tmp_path}"], print)
     ours, theirs = (found.data["contestants"][kind] for kind in ("ours", "eager"))
     assert ours["mfu_causal"] >= 0.5
     assert theirs["ours_over_theirs"] > 1

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 
-from cpt.bench.figures import Figures, machine, take_options, whole_number
+from cpt.bench.figures import Figures, Say, machine, take_options, whole_number
 from cpt.core.errors import UserError
 from jobs import bench, launch_bench
 
@@ -20,7 +20,8 @@ class Stub:
     OPTIONS: ClassVar = {"pairs": "5"}
 
     @staticmethod
-    def run(options: dict[str, str], overrides: list[str]) -> Figures:
+    def run(options: dict[str, str], overrides: list[str], say: Say) -> Figures:
+        say("pair 1 of 2")
         return Figures(columns=("a", "b"), rows=[("one", "[2]")], data={"options": options, "overrides": overrides}, notes=["a note"])
 
 
@@ -32,7 +33,7 @@ def test_shows_and_keeps_what_was_measured_with_command_and_machine(
     saved = tmp_path / "deep" / "stub.json"
     assert bench.main(["stub", "pairs=2", "model=tiny", f"save={saved}"]) == 0
     shown, kept = capsys.readouterr().out, json.loads(saved.read_text())
-    assert all(text in shown for text in ("cpt bench stub pairs=2 model=tiny", "one", "[2]", "a note", "processor", str(saved)))
+    assert all(text in shown for text in ("cpt bench stub pairs=2 model=tiny", "pair 1 of 2", "one", "[2]", "a note", "processor", str(saved)))
     assert kept["options"]["pairs"] == "2" and kept["overrides"] == ["model=tiny"]
     assert kept["command"].startswith("cpt bench stub pairs=2") and kept["machine"] == machine()
 

@@ -195,7 +195,7 @@ def test_a_save_that_is_killed_while_it_is_copied_is_invisible(killed: tuple[Run
     assert_same(run, killed[0])
 
 
-def choose(world: World, run: RunPaths, amendments: int) -> tuple[int, dict[str, str]]:
+def choose(world: World, run: RunPaths, amendments: int, newer_than: int = 0) -> tuple[int, dict[str, str]]:
     """(step that would be resumed from, what was passed over)."""
     from cpt import engine
     from cpt.config.parallel import ParallelConfig
@@ -203,7 +203,7 @@ def choose(world: World, run: RunPaths, amendments: int) -> tuple[int, dict[str,
 
     ring_world = on_nodes(world, 1)
     engine.initialize(world, ParallelConfig(), 1)
-    found, search = FastTier(Ring.of(ring_world), disk(run, world.rank), 1, amendments).choose(0, [(0, 4), (0, 6)])
+    found, search = FastTier(Ring.of(ring_world), disk(run, world.rank), 1, amendments).choose(newer_than, [(0, 4), (0, 6)])
     engine.finalize()
     return found.part.step if found else 0, search.passed
 
@@ -212,6 +212,12 @@ def test_what_was_saved_under_other_settings_is_passed_over(killed: tuple[RunPat
     run = again(killed, "fast-amended", root)
     assert run_ranks(2, choose, run, 0) == [(6, {})] * 2
     assert run_ranks(2, choose, run, 1) == [(0, {"6": "settings were amended since", "4": "settings were amended since"})] * 2
+
+
+def test_what_is_older_than_the_newest_full_one_is_not_used(killed: tuple[RunPaths, RunPaths], root: Path) -> None:
+    run = again(killed, "fast-older", root)
+    assert run_ranks(2, choose, run, 0, 6) == [(0, {})] * 2
+    assert run_ranks(2, choose, run, 0, 5) == [(6, {})] * 2
 
 
 def poisoned_and_killed(world: World, run: RunPaths, attempt: int) -> int:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from cpt.checkpoint import CheckpointStore
+from cpt.config.seal import read_config
 from cpt.core.attempts import StopRecord
+from cpt.core.paths import RunPaths
+from cpt.core.world import World
 from cpt.tracking.journal import read_events, series
 from tests.ranks import run_ranks
 from tests.tiny import make_run, train_rank
@@ -22,6 +26,28 @@ def test_stop_ends_with_a_checkpoint(root: Path) -> None:
     stop = StopRecord.load(run.stopped)
     assert (stop.reason, stop.step) == ("trigger", 3)
     assert CheckpointStore(run.checkpoints).steps() == [3]
+
+
+def test_a_deadline_ends_with_a_checkpoint(root: Path) -> None:
+    """For sites whose SLURM sends no signal before the time limit."""
+    run = make_run(root, "deadline", ["checkpoint.interval=100"])
+    assert run_ranks(1, _train_with_deadline, run) == [75]
+    stop = StopRecord.load(run.stopped)
+    assert (stop.reason, stop.step) == ("deadline", 3)
+    assert CheckpointStore(run.checkpoints).steps() == [3]
+
+
+def _train_with_deadline(world: World, run: RunPaths) -> int:
+    """A second lasts as long as an update."""
+    from cpt.train import Life, stop, train_run
+
+    done = [0]
+
+    def at(_phase: object, step: int) -> None:
+        done[0] = step
+
+    stop.time = SimpleNamespace(time=lambda: float(done[0]))  # type: ignore[assignment]
+    return train_run(run, read_config(run.config), world, 0, Life(at, deadline=2.0))
 
 
 def test_save_does_not_stop(root: Path) -> None:
