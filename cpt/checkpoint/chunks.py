@@ -136,15 +136,11 @@ def _flat(shape: Sequence[int], offset: Shape) -> int:
 
 
 def _create_moments(optimizer: Any) -> None:
-    """Before the first update there is nothing to load into; megatron's own way is an update with gradients of zero."""
+    """Before the first update there is nothing to load into; megatron's own way is an update with gradients, and until then a rate, of zero."""
     if not optimizer.optimizer.state:
         steps = [group.get("step") for group in optimizer.optimizer.param_groups]
-        rates = [group["lr"] for group in optimizer.optimizer.param_groups]
-        for group in optimizer.optimizer.param_groups:
-            group["lr"] = 0.0
         optimizer._init_optimizer_states_with_dummy_values()
-        for group, step, rate in zip(optimizer.optimizer.param_groups, steps, rates, strict=True):
-            group["lr"] = rate
+        for group, step in zip(optimizer.optimizer.param_groups, steps, strict=True):
             group.pop("step", None)
             if step is not None:
                 group["step"] = step

@@ -32,6 +32,11 @@ EXPERTS: dict[str, tuple[int, list[str]]] = {
     "experts, DP4xEP2": (4, EP2),
     "experts, TP2xDP2xEP2": (4, [*EP2, TP2, "parallel.sequence_parallel=true"]),
 }
+ODD: dict[str, tuple[int, list[str]]] = {
+    "odd, single": (1, ["model.vocab_size=2047"]),
+    "odd, TP2xDP2": (4, [*LAYOUTS["TP2xDP2"][1], "model.vocab_size=2047"]),
+}
+"""Two ranks share 2047 rows: one row is there only to divide by two."""
 WRITERS = {"DP3": LAYOUTS, "TP2xPP2xDP2": LAYOUTS, "experts, DP4xEP2": EXPERTS}
 """Who writes, and who reads it. DP3 cuts rows in the middle; TP2xPP2xDP2 gathers weights late (overlap_param_gather); experts have replicas of their own."""
 TOLERANCE = 1e-6
@@ -47,7 +52,7 @@ def steps(world: Any, layout: str, root: Path, save: bool, load: str) -> list[tu
     from cpt.train.saving import Saver
     from cpt.train.state import TrainState
 
-    config = compose_config([*SETTINGS, "train.precision=fp32", "train.global_batch_size=12", *(LAYOUTS | EXPERTS)[layout][1]])
+    config = compose_config([*SETTINGS, "train.precision=fp32", "train.global_batch_size=12", *(LAYOUTS | EXPERTS | ODD)[layout][1]])
     engine.initialize(world, config.parallel, 1 if save else 2)
     trained = Engine(config.model, config.parallel, config.train.precision, config.optimizer)
     if load:
@@ -97,6 +102,33 @@ def test_exact_on_the_same_layout_and_equal_to_rounding_on_others(saved: tuple[P
 def test_chunks_and_shared_rows_are_read_by_one_rank(writer: str, tmp_path: Path) -> None:
     expected = run_ranks(LAYOUTS[writer][0], steps, writer, tmp_path, True, "")[0]
     np.testing.assert_allclose(run_ranks(1, steps, "single", tmp_path, False, writer)[0], expected, rtol=TOLERANCE)
+
+
+@pytest.mark.parametrize(("writer", "reader"), [("odd, TP2xDP2", "odd, single"), ("odd, single", "odd, TP2xDP2")])
+def test_rows_that_only_pad_the_vocabulary_are_added_and_left_out(writer: str, reader: str, tmp_path: Path) -> None:
+    expected = run_ranks(ODD[writer][0], steps, writer, tmp_path, True, "")[0]
+    np.testing.assert_allclose(run_ranks(ODD[reader][0], steps, reader, tmp_path, False, writer)[0], expected, rtol=TOLERANCE)
+
+
+def test_a_look_before_the_first_update_changes_nothing() -> None:
+    """Moments are made for it, by an update with nothing in it."""
+    same, made = run_ranks(1, _looked_at)[0]
+    assert same and made == 0
+
+
+def _looked_at(world: Any) -> tuple[bool, int]:
+    import torch
+
+    from cpt import engine
+    from cpt.checkpoint import state
+    from cpt.engine import Engine
+
+    config = compose_config([*SETTINGS, "train.precision=fp32"])
+    engine.initialize(world, config.parallel, 1)
+    model = Engine(config.model, config.parallel, config.train.precision, config.optimizer)
+    before = [parameter.detach().clone() for parameter in model.chunks[0].parameters()]
+    state.collect(model.chunks, model.optimizer, 0)
+    return all(map(torch.equal, before, model.chunks[0].parameters())), state.optimizer_step(model.optimizer)
 
 
 @pytest.mark.parametrize("saved", ["DP3", "TP2xPP2xDP2"], indirect=True)

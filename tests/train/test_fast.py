@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from cpt.checkpoint import CheckpointStore
-from cpt.checkpoint.fast import FastFolder, network_type, node_folder
+from cpt.checkpoint import CheckpointStore, fast
+from cpt.checkpoint.fast import FastFolder, Part, network_type, node_folder
 from cpt.checkpoint.records import Receipt
 from cpt.checkpoint.store import rank_file
 from cpt.core.errors import UserError
@@ -203,7 +203,7 @@ def choose(world: World, run: RunPaths, amendments: int, newer_than: int = 0) ->
 
     ring_world = on_nodes(world, 1)
     engine.initialize(world, ParallelConfig(), 1)
-    found, search = FastTier(Ring.of(ring_world), disk(run, world.rank), 1, amendments).choose(newer_than, [(0, 4), (0, 6)])
+    found, search = FastTier(Ring.of(ring_world), disk(run, world.rank), 1, amendments).choose(newer_than, [(0, 4), (0, 6), (1, 6)])
     engine.finalize()
     return found.part.step if found else 0, search.passed
 
@@ -218,6 +218,20 @@ def test_what_is_older_than_the_newest_full_one_is_not_used(killed: tuple[RunPat
     run = again(killed, "fast-older", root)
     assert run_ranks(2, choose, run, 0, 6) == [(0, {})] * 2
     assert run_ranks(2, choose, run, 0, 5) == [(6, {})] * 2
+
+
+def test_files_of_the_same_step_of_another_attempt_are_not_mixed_in(killed: tuple[RunPaths, RunPaths], root: Path) -> None:
+    """A node that was away kept step 6 of attempt 0; the others have trained on and hold step 6 of attempt 1."""
+    run = again(killed, "fast-mixed", root)
+    path = disk(run, 1).path(6) / "part.json"
+    dataclasses.replace(Part.load(path), attempt=1).save(path)
+    for node in (0, 1):
+        (disk(run, 1).path(6) / f"rank_{2 * node:05d}.json").unlink()
+    assert run_ranks(2, choose, run, 0) == [(6, {"6": "files of ranks [0, 2] are on no node"})] * 2, "that of attempt 0, all of which is on its node"
+    for rank in (1, 3):
+        (disk(run, 0).path(6) / f"rank_{rank:05d}.json").unlink()
+    found, _ = run_ranks(2, choose, run, 0)
+    assert found == (4, {"6": "files of ranks [1, 3] are on no node"}), "each attempt has half of it"
 
 
 def poisoned_and_killed(world: World, run: RunPaths, attempt: int) -> int:
@@ -330,6 +344,12 @@ def test_a_full_disk_of_a_node_costs_one_fast_save_and_is_said(killed: tuple[Run
 def test_a_folder_that_is_no_place_on_a_node_is_refused(place: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no absolute path"):
         node_folder(place, RunPaths(tmp_path), "node0")
+
+
+def test_a_disk_that_other_nodes_see_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast, "network_type", lambda _: "nfs4")
+    with pytest.raises(UserError, match="nfs4 file system: other nodes see it"):
+        node_folder("/shared/fast", RunPaths(tmp_path), "node0")
 
 
 def test_a_file_system_that_other_nodes_see_is_known(tmp_path: Path) -> None:
