@@ -256,7 +256,7 @@ def test_a_rollback_leaves_no_fast_checkpoint_of_what_it_went_back_from(root: Pa
     run = new_run(root, "fast-rollback", ["checkpoint.interval=5", "checkpoint.fast_interval=4", "train.anomaly.non_finite=rollback"])
     assert run_ranks(1, poisoned_and_killed, run, 0) == [-1]
     assert [row["step"] for row in events(run, "fast_saved")] == [4, 8]
-    assert not list(place(run).rglob("step_*")) and not run.fast.exists() and last_step(run) == 5
+    assert not list(place(run).glob(f"{run.root.name}-*/*/step_*")) and not run.fast.exists() and last_step(run) == 5
     assert run_ranks(1, poisoned_and_killed, run, 1) == [0]
     assert [(row["step"], row["tier"]) for row in resumes(run)] == [(5, "full")]
 
