@@ -16,7 +16,8 @@ BENCHES = {
     "launch": "jobs.launch_bench",
     "train": "cpt.bench.training",
     "checkpoint": "cpt.bench.checkpoint",
-    "data": "cpt.bench.loading",
+    "loaders": "cpt.bench.loading",
+    "data": "cpt.bench.preparing",
 }
 """Name -> module with `OPTIONS` (name -> default, beside `save`) and `run(options, overrides, say) -> Figures`. Only the chosen one is imported."""
 

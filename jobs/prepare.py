@@ -11,8 +11,8 @@ from cpt.config.compose import compose_parts
 from cpt.config.run import RunConfig
 from cpt.core.records import DataManifest
 from cpt.core.units import duration
-from cpt.data.prepare import finished, prepare, steps
-from cpt.data.summary import manifest_table
+from cpt.corpus.prepare import finished, prepare, steps
+from cpt.corpus.summary import manifest_table
 from jobs.console import open_console
 
 

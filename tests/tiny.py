@@ -45,7 +45,7 @@ def tiny_config(root: Path, *overrides: str) -> RunConfig:
 
 def make_root(root: Path) -> Path:
     """Base and corpus below `root`. Imports transformers: call it in a fork."""
-    from cpt.data.prepare import prepare
+    from cpt.corpus.prepare import prepare
     from cpt.train.base import prepare_base
 
     config = tiny_config(root)

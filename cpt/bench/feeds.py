@@ -1,4 +1,4 @@
-"""What `cpt bench data` compares: ways from synthetic token files to a batch on the device, each opened anew for every measurement."""
+"""What `cpt bench loaders` compares: ways from synthetic token files to a batch on the device, each opened anew for every measurement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A rival in `cpt bench data`: megatron-core's blended GPTDataset under torch's DataLoader, as Megatron-LM trains from it. Not used for training."""
+"""A rival in `cpt bench loaders`: megatron-core's blended GPTDataset under torch's DataLoader, as Megatron-LM trains from it. Not used for training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`cpt bench data`: how long a step waits for its batch, by memmap and by DALI; against reading when asked and megatron-core's GPTDataset, in alternating pairs.
+"""`cpt bench loaders`: how long a step waits for its batch, by memmap and by DALI; against reading when asked and megatron-core's GPTDataset, in alternating pairs.
 
 Each way is measured flat out, and beside a computation whose time alone is measured in between: what a step takes longer than that is
 what its batch costs, as waiting or as cores that are taken from the computation.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from cpt.config.filters import FilterConfig, profiles
 from cpt.config.section import Section, fraction, positive
 from cpt.core.errors import Problem
 
@@ -21,7 +22,7 @@ class SourceGroup(StrEnum):
 class Reader(StrEnum):
     """Where documents come from."""
 
-    jsonl = "jsonl"  # files with {"id", "text"} a line
+    files = "files"  # .jsonl, .parquet, .csv, .tsv, .txt, .md; also .gz, .zst, .bz2, .xz of these
     debian_catalogue = "debian_catalogue"  # package descriptions as listings
     debian_packages = "debian_packages"  # text files inside named packages
 
@@ -44,12 +45,23 @@ class Benchmark(StrEnum):
     sections = "sections"  # domain: title and description -> section of the catalogue, from held-out listings
 
 
-class FilterProfile(StrEnum):
-    """Named filter sets; thresholds in `cpt.data.filters`."""
+class BadInput(StrEnum):
+    """What is done about records that cannot be read."""
 
-    none = "none"
-    listing = "listing"
-    prose = "prose"
+    stop = "stop"
+    quarantine = "quarantine"  # put aside in `<source>/quarantine.jsonl`, counted, and stopped at when they are too many
+
+
+@dataclass(kw_only=True, slots=True)
+class FieldNames(Section):
+    """Where a record's fields are; `a.b` for one inside another. All but the text may be missing."""
+
+    text: str = "text"
+    id: str = "id"
+    family: str = "family"
+    """What must stay on one side of the train : held-out split: a product's variants, a site's pages."""
+    title: str = "title"
+    topic: str = "topic"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -58,22 +70,29 @@ class SourceConfig(Section):
 
     group: SourceGroup = SourceGroup.general
     language: str = "en"
-    reader: Reader = Reader.jsonl
+    reader: Reader = Reader.files
     paths: list[str] = field(default_factory=list)
-    """Files of a `jsonl` source; relative to the working directory, else to the checkout."""
+    """Files and patterns of a `files` source; relative to the working directory, else to the checkout; or any address that fsspec knows (s3://...)."""
+    template: str = ""
+    """How a structured record becomes text, e.g. `"{title}\n{attributes}\nPrice: {price} {currency}\n\n{description}"`; a line whose fields are all
+    missing or empty is left out. Without a template the record's own text is taken."""
+    fields: FieldNames = field(default_factory=FieldNames)
     fallback: list[str] = field(default_factory=list)
     """`jsonl` files used instead when a `debian_*` source cannot reach its mirror."""
     packages: list[str] = field(default_factory=list)
     """Package names of a `debian_packages` source."""
     parser: Parser = Parser.none
-    filters: FilterProfile = FilterProfile.none
+    filters: str = "none"
+    """A profile of `corpus.filters`: none, listing, prose, web, or your own."""
     license: str = ""
     max_bytes: int = 0
     """Stop after so many bytes of text, sampled over the whole source with the corpus seed; 0 reads everything."""
 
     def problems(self) -> Iterator[Problem]:
-        if self.reader is Reader.jsonl and not self.paths:
-            yield Problem(where="paths", what="is empty", why="a jsonl source reads files", fix="paths=[data/listings.jsonl]")
+        if self.reader is Reader.files and not self.paths:
+            yield Problem(where="paths", what="is empty", why="a source of files reads some", fix="paths=[data/listings.jsonl]")
+        if self.template and not re.search(r"\{[A-Za-z_]", self.template):
+            yield Problem(where="template", what=f"is {self.template!r}", why="names no field: every document would be the same", fix="template='{title}'")
         if self.reader is Reader.debian_packages:
             yield from self._package_problems()
         if self.max_bytes < 0:
@@ -108,6 +127,13 @@ class CorpusConfig(Section):
 
     name: str = ""
     sources: dict[str, SourceConfig] = field(default_factory=dict)
+    filters: dict[str, FilterConfig] = field(default_factory=profiles)
+    """Profile -> rules and thresholds; `corpus.filters.web.quality.min_words=30` changes one."""
+    bad_input: BadInput = BadInput.stop
+    max_bad_share: float = 0.001
+    """Of a source's records, with `bad_input=quarantine`."""
+    max_document_bytes: int = 64_000_000
+    """What holds more is bad input."""
     dedup: DedupConfig = field(default_factory=DedupConfig)
     heldout_fraction: float = 0.05
     """Share of documents, chosen after dedup, that training never sees."""
@@ -117,13 +143,16 @@ class CorpusConfig(Section):
     seed: int = 0
 
     def problems(self) -> Iterator[Problem]:
-        yield from fraction(self, "heldout_fraction")
-        yield from positive(self, "heldout_max_documents")
+        yield from fraction(self, "heldout_fraction", "max_bad_share")
+        yield from positive(self, "heldout_max_documents", "max_document_bytes")
         if not self.sources:
             yield Problem(where="sources", what="is empty", why="there is nothing to prepare", fix="corpus=demo")
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
             yield Problem(where="name", what=f"is {self.name!r}", why="is a folder below <run_root>/data", fix="corpus.name=<letters, digits, _ . ->")
-        for name in self.sources:
+        for name, source in self.sources.items():
+            if source.filters not in self.filters:
+                known = ", ".join(self.filters)
+                yield Problem(where=f"sources.{name}.filters", what=f"is {source.filters}", why="is no profile of corpus.filters", fix=f"one of {known}")
             if not re.fullmatch(r"[A-Za-z]\w*", name) or name == "benchmarks":
                 yield Problem(where=f"sources.{name}", what="is no source name", why="is a folder beside `benchmarks`", fix="letters, digits and _")
 

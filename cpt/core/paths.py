@@ -66,6 +66,10 @@ class DataPaths:
         """Prefix of `<prefix>.bin` and `<prefix>.idx`; `split` is `train` or `heldout`."""
         return self.root / source / split
 
+    def quarantine(self, source: str) -> Path:
+        """JSONL of records that could not be read: {"where", "what", "excerpt"}."""
+        return self.root / source / "quarantine.jsonl"
+
     def benchmark(self, name: str) -> Path:
         """JSONL of multiple-choice items: {"question", "choices", "gold", "group"}."""
         return self.root / "benchmarks" / f"{name}.jsonl"

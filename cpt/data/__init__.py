@@ -1,10 +1,8 @@
-"""Raw text -> tokenized corpus (`prepare`) -> deterministic samples (`mixture`). Needs neither torch nor megatron.
+"""Token files (`cpt.corpus` makes them) -> deterministic samples. Needs neither torch nor megatron.
 
 ::
 
-    readers -> filters -> dedup -> split -> tokens -> indexed (.bin/.idx)     cpt prepare
-                                                          |
-    blend (which source) x stream (which window) ------ mixture -> Batch      cpt train
+    indexed (.bin/.idx) -> stream (which window) x blend (which source) -> mixture -> Batch
 """
 
 from cpt.data.identity import batch_crc32, data_fingerprint, require_same_data, row_checksums

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 
-from cpt.data.debian import Mirror
-from cpt.data.documents import Document, sample_bytes
-from cpt.data.parsers import parse_dictd, parse_novels
+from cpt.corpus.debian import Mirror
+from cpt.corpus.documents import Document, sample_bytes
+from cpt.corpus.parsers import parse_dictd, parse_novels
 
 HERE = Path(__file__).parent
 

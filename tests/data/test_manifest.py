@@ -12,7 +12,7 @@ from cpt.core.errors import MissingInput, Problem, UserError
 from cpt.core.records import DataManifest
 from cpt.data import open_manifest
 from cpt.data.indexed import bin_path
-from tests.data.conftest import configure, make_tokenizer
+from tests.corpora import configure, make_tokenizer
 
 Prepared = tuple[RunConfig, DataManifest]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cpt.data.parsers import parse_dictd, parse_man, parse_novels
-from cpt.data.roff import strip_roff
+from cpt.corpus.parsers import parse_dictd, parse_man, parse_novels
+from cpt.corpus.roff import strip_roff
 
 
 def r_object(lines: list[str | None]) -> bytes:

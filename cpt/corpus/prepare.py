@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import platform
 import time
+from dataclasses import asdict
 from importlib.metadata import version
 
 from cpt.config.data import CorpusConfig, Reader, SourceConfig
@@ -17,16 +18,16 @@ from cpt.core.errors import UserError
 from cpt.core.paths import DataPaths
 from cpt.core.records import DataManifest, SourceRecord, SplitRecord
 from cpt.core.units import count, size
-from cpt.data.benchmarks import Material, build_benchmark
-from cpt.data.building import building, publish
-from cpt.data.debian import Mirror
-from cpt.data.dedup import check_canary
-from cpt.data.documents import Document
+from cpt.corpus.benchmarks import Material, build_benchmark
+from cpt.corpus.building import building, publish
+from cpt.corpus.debian import Mirror
+from cpt.corpus.dedup import check_canary
+from cpt.corpus.documents import Document
+from cpt.corpus.readers import check_files, file_origin
+from cpt.corpus.selection import Observe, Selection, select_documents
+from cpt.corpus.tokens import DocumentTokenizer, open_tokenizer
 from cpt.data.indexed import IndexedWriter, bin_path, ids_path
 from cpt.data.manifest import corpus_fingerprint, open_manifest
-from cpt.data.readers import check_files, file_origin
-from cpt.data.selection import Observe, Selection, select_documents
-from cpt.data.tokens import DocumentTokenizer, open_tokenizer
 
 
 def steps(corpus: CorpusConfig) -> int:
@@ -38,7 +39,7 @@ def prepare(config: RunConfig, observe: Observe) -> DataManifest:
     """Make the corpus. Raises `UserError` for missing files, malformed lines, empty sources, a tokenizer that does not fit."""
     corpus, paths, began = config.corpus, config.runs.data(config.corpus.name), time.monotonic()
     check_files(corpus)
-    check_canary(corpus.dedup, corpus.seed)
+    check_canary(corpus.dedup)
     tokenizer = open_tokenizer(config)
     with building(paths) as new:
         mirror = Mirror(paths.root / ".fetch")
@@ -78,13 +79,15 @@ def finished(config: RunConfig) -> DataManifest | None:
 def _same_inputs(corpus: CorpusConfig, manifest: DataManifest) -> bool:
     """Have the files of `jsonl` sources changed? Packages are dated in the origin and fetched only once."""
     check_files(corpus)
-    files = {name: file_origin(source.paths) for name, source in corpus.sources.items() if source.reader is Reader.jsonl}
+    files = {name: file_origin(source.paths) for name, source in corpus.sources.items() if source.reader is Reader.files}
     return all(manifest.source(name).origin.startswith(origin) for name, origin in files.items())
 
 
 def _write(new: DataPaths, name: str, source: SourceConfig, selection: Selection, tokenizer: DocumentTokenizer, observe: Observe) -> SourceRecord:
     train = _write_split(new, name, "train", selection.train, tokenizer)
     heldout = _write_split(new, name, "heldout", selection.heldout, tokenizer)
+    if selection.reading.bad:
+        write_text(new.quarantine(name), "".join(f"{json.dumps(asdict(bad))}\n" for bad in selection.reading.bad))
     observe(f"{name}: {count(train.tokens)} tokens to train on, {count(heldout.tokens)} held out, {size(train.bytes + heldout.bytes)}")
     return SourceRecord(
         name=name,
@@ -92,7 +95,7 @@ def _write(new: DataPaths, name: str, source: SourceConfig, selection: Selection
         language=source.language,
         license=source.license,
         origin=selection.reading.origin,
-        documents_read=len(selection.reading.documents),
+        documents_read=len(selection.reading.documents) + len(selection.reading.bad),
         bytes_read=selection.bytes_read,
         dropped=selection.dropped,
         train=train,
@@ -130,4 +133,4 @@ def _benchmarks(corpus: CorpusConfig, selections: dict[str, Selection], mirror: 
 
 
 def _versions() -> dict[str, str]:
-    return {"python": platform.python_version()} | {name: version(name) for name in ("numpy", "rensa", "tokenizers")}
+    return {"python": platform.python_version()} | {name: version(name) for name in ("numpy", "datatrove", "spacy", "tokenizers", "xxhash")}

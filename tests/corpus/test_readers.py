@@ -7,9 +7,9 @@ import pytest
 
 from cpt.config.data import CorpusConfig, Parser, Reader, SourceConfig
 from cpt.core.errors import UserError
-from cpt.data.debian import Mirror, MirrorUnavailable, parse_stanzas
-from cpt.data.documents import Document
-from cpt.data.readers import check_files, read_source
+from cpt.corpus.debian import Mirror, MirrorUnavailable, parse_stanzas
+from cpt.corpus.documents import Document
+from cpt.corpus.readers import check_files, read_source
 
 PACKAGES = """\
 Package: kettle
@@ -35,6 +35,8 @@ Description-en: boils water quickly
 Package: bare
 Description-en: has no long description
 """
+MOST = 10_000
+
 APT_GET = """#!/bin/sh
 for word; do last="$word"; done
 case "$last" in
@@ -78,7 +80,7 @@ def with_lists(root: Path) -> None:
 def test_listings_join_packages_and_descriptions(fake_apt: Path, tmp_path: Path) -> None:
     with_lists(tmp_path / "fetch")
     mirror = serve(fake_apt, tmp_path / "fetch")
-    reading = read_source(SourceConfig(reader=Reader.debian_catalogue), mirror)
+    reading = read_source(SourceConfig(reader=Reader.debian_catalogue), mirror, MOST)
     header = "Title: kettle - boils water quickly\nSection: kitchen\nTags: role::program, use::cooking"
     text = f"{header}\n\nA kettle for the whole family.\n\nIt has:\n * a lid\n * a spout\nand more."
     assert reading.documents == [Document(id="kettle", text=text, family="cookware", title="boils water quickly", topic="kitchen")]
@@ -99,8 +101,8 @@ def test_without_a_mirror_the_installed_packages_and_the_samples(fake_apt: Path,
     install(fake_apt, "dpkg-query", "#!/bin/sh\nprintf 'Package: mug\\nSource: cookware\\nSection: kitchen\\nDescription: holds tea\\n A mug.\\n\\n'\n")
     samples = tmp_path / "samples.jsonl"
     samples.write_text('{"text": "a sample"}\n')
-    reading = read_source(SourceConfig(reader=Reader.debian_catalogue, fallback=[str(samples)]), away(fake_apt, tmp_path / "fetch"))
-    assert [document.id for document in reading.documents] == ["mug", "samples.jsonl:1"]
+    reading = read_source(SourceConfig(reader=Reader.debian_catalogue, fallback=[str(samples)]), away(fake_apt, tmp_path / "fetch"), MOST)
+    assert [document.id for document in reading.documents] == ["mug", f"{samples}:1"]
     assert reading.documents[0].family == "cookware"
     assert reading.origin.startswith("fallback (apt-get failed: E: no route to mirror): 1 installed packages' descriptions, ")
 
@@ -109,7 +111,7 @@ def test_packages_fall_back_to_samples_and_say_so(fake_apt: Path, tmp_path: Path
     samples = tmp_path / "samples.jsonl"
     samples.write_text('{"text": "a sample"}\n')
     source = SourceConfig(reader=Reader.debian_packages, packages=["dict-wn"], parser=Parser.dictd, fallback=[str(samples)])
-    reading = read_source(source, away(fake_apt, tmp_path / "fetch"))
+    reading = read_source(source, away(fake_apt, tmp_path / "fetch"), MOST)
     assert [document.text for document in reading.documents] == ["a sample"]
     assert reading.origin.startswith(f"fallback (apt-get failed: E: no route to mirror): {samples} (sha256 ")
 
@@ -117,7 +119,7 @@ def test_packages_fall_back_to_samples_and_say_so(fake_apt: Path, tmp_path: Path
 def test_packages_without_mirror_or_samples_are_refused(fake_apt: Path, tmp_path: Path) -> None:
     source = SourceConfig(reader=Reader.debian_packages, packages=["dict-wn"], parser=Parser.dictd)
     with pytest.raises(UserError) as caught:
-        read_source(source, away(fake_apt, tmp_path / "fetch"))
+        read_source(source, away(fake_apt, tmp_path / "fetch"), MOST)
     assert caught.value.problems[0].where == "packages dict-wn"
 
 
@@ -135,7 +137,7 @@ def test_an_update_that_fetched_nothing_is_no_success(fake_apt: Path, tmp_path: 
 
 
 def test_a_mirror_that_hangs_is_given_up(fake_apt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cpt.data.debian.UPDATE_SECONDS", 0.2)
+    monkeypatch.setattr("cpt.corpus.debian.UPDATE_SECONDS", 0.2)
     with pytest.raises(MirrorUnavailable, match=r"gave no answer in 0\.2 s"):
         serve(fake_apt, tmp_path / "fetch", update="exec sleep 30").catalogue()
 
@@ -151,23 +153,22 @@ def jsonl(tmp_path: Path, content: bytes) -> SourceConfig:
 
 def test_jsonl_keeps_ids_and_counts_lines(tmp_path: Path) -> None:
     source = jsonl(tmp_path, b'{"id": "x", "text": "a", "family": "f", "title": "t", "topic": "s"}\n\n{"text": "b"}\n')
-    reading = read_source(source, Mirror(tmp_path))
-    assert reading.documents == [Document("x", "a", "f", "t", "s"), Document("in.jsonl:3", "b")]
+    reading = read_source(source, Mirror(tmp_path), MOST)
+    assert reading.documents == [Document("x", "a", "f", "t", "s"), Document(f"{tmp_path}/in.jsonl:3", "b")]
 
 
 @pytest.mark.parametrize(
     ("content", "where", "what"),
     [
         (b'{"text": "a"}\n{"text": \n', "in.jsonl:2", "is not JSON: Expecting value at column 9"),
-        (b'{"text": "a"}\n\n["b"]\n', "in.jsonl:3", 'has no string "text"'),
+        (b'{"text": "a"}\n\n["b"]\n', "in.jsonl:3", "is no JSON object"),
         (b'{"text": 3}\n', "in.jsonl:1", 'has no string "text"'),
-        (b'{"text": "\xff"}\n', "in.jsonl", "is not UTF-8: invalid start byte"),
+        (b'{"text": "\xff"}\n', "in.jsonl:1", "is not UTF-8: invalid start byte at byte 10"),
     ],
 )
 def test_malformed_lines_are_named(tmp_path: Path, content: bytes, where: str, what: str) -> None:
-    with pytest.raises(UserError) as caught:
-        read_source(jsonl(tmp_path, content), Mirror(tmp_path))
-    assert (caught.value.problems[0].where, caught.value.problems[0].what) == (f"{tmp_path}/{where}", what)
+    (bad,) = read_source(jsonl(tmp_path, content), Mirror(tmp_path), MOST).bad
+    assert (bad.where, bad.what) == (f"{tmp_path}/{where}", what)
 
 
 def test_all_missing_files_are_named_at_once() -> None:

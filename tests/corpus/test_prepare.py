@@ -12,13 +12,13 @@ from tokenizers import Tokenizer, models
 from cpt.config.run import RunConfig
 from cpt.core.errors import MissingInput, UserError
 from cpt.core.records import DataManifest
+from cpt.corpus.building import building
+from cpt.corpus.prepare import finished, prepare, steps
+from cpt.corpus.tokens import DocumentTokenizer, open_tokenizer
 from cpt.data import open_manifest
-from cpt.data.building import building
 from cpt.data.indexed import IndexedTokens, bin_path, ids_path
-from cpt.data.prepare import finished, prepare, steps
-from cpt.data.tokens import DocumentTokenizer, open_tokenizer
 from jobs.cli import main
-from tests.data.conftest import ASSETS, VOCABULARY, configure, make_tokenizer
+from tests.corpora import ASSETS, VOCABULARY, configure, make_tokenizer
 
 Prepared = tuple[RunConfig, DataManifest]
 
@@ -38,16 +38,21 @@ def write_jsonl(path: Path, texts: list[str]) -> Path:
     return path
 
 
-def two_sources(root: Path, first: Path, second: Path) -> RunConfig:
+def two_sources(root: Path, first: Path, second: Path, *overrides: str) -> RunConfig:
     """The sample corpus cut down to two unfiltered sources with files of the test's own."""
     files = [f"corpus.sources.listings.paths=['{first}']", f"corpus.sources.novels.paths=['{second}']"]
     filters = ["corpus.sources.listings.filters=none", "corpus.sources.novels.filters=none"]
     gone = [f"~corpus.sources.{name}" for name in ("dictionary", "german", "french")]
-    return configure(root, "corpus.name=own", "corpus.benchmarks=[]", *files, *filters, *gone)
+    return configure(root, "corpus.name=own", "corpus.benchmarks=[]", *files, *filters, *gone, *overrides)
 
 
 def texts(word: str, number: int) -> list[str]:
-    return [" ".join(f"{word}{document}x{place}" for place in range(30)) for document in range(number)]
+    """Words differ in letters: in numbers near-duplicates may differ."""
+    return [" ".join(f"{word}{letters(document)}{letters(place)}" for place in range(30)) for document in range(number)]
+
+
+def letters(number: int) -> str:
+    return chr(97 + number // 26) + chr(97 + number % 26)
 
 
 def sample(name: str) -> list[dict[str, str]]:
@@ -170,8 +175,8 @@ def test_a_changed_input_file_is_prepared_again(root: Path, tmp_path: Path) -> N
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from cpt.data.prepare import prepare
-from tests.data.conftest import configure
+from cpt.corpus.prepare import prepare
+from tests.corpora import configure
 lines = []
 def observe(line):
     lines.append(line)
@@ -232,6 +237,21 @@ def test_sampling_is_said_in_the_origin(root: Path) -> None:
     assert finished(config) is not None
 
 
+def test_records_that_cannot_be_read_are_put_aside_and_counted(root: Path, tmp_path: Path) -> None:
+    first = write_jsonl(tmp_path / "a.jsonl", texts("a", 20))
+    first.write_text(first.read_text().replace('"text"', '"body"', 1))
+    second = write_jsonl(tmp_path / "b.jsonl", texts("b", 10))
+    with pytest.raises(UserError, match=r'a\.jsonl:1: has no string "text"'):
+        prepare(two_sources(root, first, second), quiet)
+    with pytest.raises(UserError, match=r"1 of the source's records cannot be read, 5\.00%; corpus\.max_bad_share is 0\.10%"):
+        prepare(two_sources(root, first, second, "corpus.bad_input=quarantine"), quiet)
+    config = two_sources(root, first, second, "corpus.bad_input=quarantine", "corpus.max_bad_share=0.05")
+    listings = prepare(config, quiet).source("listings")
+    assert (listings.documents_read, listings.dropped) == (20, {"unreadable": 1})
+    (aside,) = config.runs.data("own").quarantine("listings").read_text().splitlines()
+    assert json.loads(aside)["where"] == f"{first}:1"
+
+
 def refused(capsys: pytest.CaptureFixture[str], root: Path, *overrides: str) -> str:
     """What `cpt prepare` says when it refuses."""
     code = main(["prepare", "model=tiny", "corpus=sample", f"run_root={root}", "model.vocab_size=512", *overrides])
@@ -243,7 +263,7 @@ def test_cli_prepares_once(root: Path, capsys: pytest.CaptureFixture[str]) -> No
     arguments = ["prepare", "model=tiny", "corpus=sample", f"run_root={root}", "model.vocab_size=512"]
     assert main(arguments) == 0
     first = capsys.readouterr().out
-    assert "listings: read 900 documents, kept 900" in first
+    assert "listings: read 900 documents, kept 878; dropped " in first
     assert "prepared in" in first
     assert "\x1b" not in first
     assert main(arguments) == 0
@@ -259,13 +279,13 @@ def test_cli_malformed_line(root: Path, tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "bad.jsonl").write_text('{"text": "good"}\n{"text": "bad\n')
     said = refused(capsys, root, f"corpus.sources.novels.paths=['{tmp_path}/bad.jsonl']")
     assert f"{tmp_path}/bad.jsonl:2: is not JSON" in said
-    assert "fix: repair or remove the line" in said
+    assert "fix: repair or remove them, or corpus.bad_input=quarantine" in said
 
 
 def test_cli_source_empty_after_filters(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write_jsonl(tmp_path / "short.jsonl", ["too short", "also short"])
     said = refused(capsys, root, f"corpus.sources.novels.paths=['{file}']")
-    assert "corpus.sources.novels: has 0 of 2 documents left; dropped 2 too_few_words" in said
+    assert "corpus.sources.novels: has 0 of 2 documents left; dropped 2 " in said
 
 
 def test_cli_without_a_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

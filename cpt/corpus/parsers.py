@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cpt.config.data import Parser
-from cpt.data.documents import Document
-from cpt.data.roff import strip_roff
+from cpt.corpus.documents import Document
+from cpt.corpus.roff import strip_roff
 
 _CHAPTER = re.compile(r"^(?:chapter|volume)\s+(?:[ivxlc]+|\d+)\b[.\s]*$", re.IGNORECASE)
 _DIGITS = {character: number for number, character in enumerate(string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/")}

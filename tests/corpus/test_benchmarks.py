@@ -8,9 +8,9 @@ import pytest
 
 from cpt.config.data import Benchmark
 from cpt.core.errors import UserError
-from cpt.data.benchmarks import QUIZ_FILES, Item, Material, build_benchmark, spell_out
-from cpt.data.debian import Mirror, MirrorUnavailable
-from cpt.data.documents import Document
+from cpt.corpus.benchmarks import QUIZ_FILES, Item, Material, build_benchmark, spell_out
+from cpt.corpus.debian import Mirror, MirrorUnavailable
+from cpt.corpus.documents import Document
 
 LISTINGS = [
     Document(id=f"l{number}", text=f"Title: x\nSection: s\n\nDescription {number}.", title=f"title {number}", topic="tools" if number < 5 else "toys")

@@ -18,8 +18,8 @@ from typing import Any
 from cpt.config.data import Benchmark
 from cpt.core.artifacts import write_text
 from cpt.core.errors import Problem, UserError
-from cpt.data.debian import Mirror, MirrorUnavailable
-from cpt.data.documents import Document
+from cpt.corpus.debian import Mirror, MirrorUnavailable
+from cpt.corpus.documents import Document
 
 CHOICES = 4
 MAX_ITEMS = 500

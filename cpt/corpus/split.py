@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from cpt.config.data import CorpusConfig
-from cpt.data.documents import Document, draw
+from cpt.corpus.documents import Document, draw
 
 
 def split_heldout(documents: list[Document], corpus: CorpusConfig) -> tuple[list[Document], list[Document]]:

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpt.config.data import CorpusConfig
-from cpt.data.documents import Document, sample_bytes
-from cpt.data.split import split_heldout
+from cpt.corpus.documents import Document, sample_bytes
+from cpt.corpus.split import split_heldout
 
 
 def documents(families: list[int]) -> list[Document]:
