@@ -22,7 +22,8 @@ class Serializer:
 
     def __init__(self, source: SourceConfig) -> None:
         self._source = source
-        self._lines = source.template.split("\n") if source.template else []
+        # On a command line Hydra leaves a spelled-out line break as it is; in YAML it has become one.
+        self._lines = source.template.replace("\\n", "\n").split("\n") if source.template else []
 
     def document(self, record: Record) -> Document | Bad:
         """`Bad` when there is no text to make."""

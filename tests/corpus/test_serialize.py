@@ -35,6 +35,10 @@ def test_a_line_whose_fields_are_all_missing_is_left_out() -> None:
     assert made(TEMPLATE, {"title": "Kettle", "price": 0, "attributes": {}}) == Document("f.jsonl:3", "Kettle\nPrice: 0", title="Kettle")
 
 
+def test_a_template_from_the_command_line_has_its_line_breaks_spelled_out() -> None:
+    assert made(TEMPLATE.replace("\n", "\\n"), LISTING) == made(TEMPLATE, LISTING)
+
+
 @pytest.mark.parametrize(
     ("template", "fields", "what"),
     [
