@@ -11,7 +11,7 @@ from cpt.bench.preparing import OPTIONS, Measured, run
 from cpt.bench.rivals import Outcome
 from cpt.core.errors import CptError, UserError
 
-SMALL = {**OPTIONS, "source": "novels", "documents": "30", "pairs": "1"}
+SMALL = {**OPTIONS, "source": "novels", "documents": "12", "pairs": "1"}
 TINY = ["model=tiny", "corpus=sample"]
 
 
@@ -21,7 +21,7 @@ def test_the_same_comes_out_on_both_sides(tmp_path: Path) -> None:
     for kind in ("filters", "tokens"):
         one = found.data[kind]
         assert one["ratio"] == pytest.approx(one["theirs"][0] / one["ours"][0])
-    assert found.data["documents"] == 30 and found.data["bytes"] > 10_000
+    assert found.data["documents"] == 12 and found.data["bytes"] > 4_000
     assert not list(tmp_path.iterdir()), "nothing is left behind"
 
 
