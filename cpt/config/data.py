@@ -62,6 +62,8 @@ class FieldNames(Section):
     """What must stay on one side of the train : held-out split: a product's variants, a site's pages."""
     title: str = "title"
     topic: str = "topic"
+    truth: str = ""
+    """Whether the document really is of the domain, where somebody knows: a classifier never sees it and is measured by it."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -85,8 +87,10 @@ class SourceConfig(Section):
     filters: str = "none"
     """A profile of `corpus.filters`: none, listing, prose, web, or your own."""
     license: str = ""
-    max_bytes: int = 0
-    """Stop after so many bytes of text, sampled over the whole source with the corpus seed; 0 reads everything."""
+    share: float = 1.0
+    """Of its documents, drawn by their ids with the corpus seed."""
+    classifier: str = ""
+    """One of `corpus.classifiers`: only what it puts above its cut stays. What does not may stay in a later source with the same files."""
 
     def problems(self) -> Iterator[Problem]:
         if self.reader is Reader.files and not self.paths:
@@ -95,8 +99,8 @@ class SourceConfig(Section):
             yield Problem(where="template", what=f"is {self.template!r}", why="names no field: every document would be the same", fix="template='{title}'")
         if self.reader is Reader.debian_packages:
             yield from self._package_problems()
-        if self.max_bytes < 0:
-            yield Problem(where="max_bytes", what=f"is {self.max_bytes}", why="is a size in bytes", fix="max_bytes=0 (everything)")
+        yield from positive(self, "share")
+        yield from fraction(self, "share")
 
     def _package_problems(self) -> Iterator[Problem]:
         if not self.packages:
@@ -110,7 +114,7 @@ class SourceConfig(Section):
 
 @dataclass(kw_only=True, slots=True)
 class DedupConfig(Section):
-    """Near-duplicate removal by MinHash LSH; FineWeb's numbers (5-grams, 14 bands x 8 rows, threshold 0.72)."""
+    """Duplicate removal, exact and by MinHash LSH; FineWeb's numbers (5-grams, 14 bands x 8 rows, threshold 0.72)."""
 
     ngram: int = 5
     """Words in a shingle."""
@@ -119,6 +123,61 @@ class DedupConfig(Section):
 
     def problems(self) -> Iterator[Problem]:
         yield from positive(self, "ngram", "bands", "rows")
+
+
+class Backend(StrEnum):
+    """Who learns to tell domain text from other text."""
+
+    sklearn = "sklearn"  # hashed 1- and 2-grams of words, logistic loss: the same model each time
+    fasttext = "fasttext"  # DCLM's practice (Li et al. 2024, arXiv 2406.11794)
+
+
+class CutBy(StrEnum):
+    """What `cut` is."""
+
+    precision = "precision"  # the lowest score at which so much of what stays is estimated to be of the domain
+    quantile = "quantile"  # the score below which so much of the pool lies: 0.9 keeps the best tenth
+    score = "score"
+
+
+@dataclass(kw_only=True, slots=True)
+class ClassifierConfig(Section):
+    """Tells domain text from the rest, so that domain documents can be pulled out of a general corpus: learned from what passed the filters."""
+
+    backend: Backend = Backend.sklearn
+    positives: list[str] = field(default_factory=list)
+    """Sources of domain text."""
+    negatives: list[str] = field(default_factory=list)
+    """Sources of other text; none named takes the sources that it will judge, hidden domain documents included."""
+    documents: int = 50_000
+    """Of each side, at most, drawn with the corpus seed; a fifth of them is kept from learning and measured on."""
+    cut_by: CutBy = CutBy.precision
+    cut: float = 0.9
+
+    def problems(self) -> Iterator[Problem]:
+        yield from fraction(self, "cut")
+        yield from positive(self, "documents")
+        if not self.positives:
+            yield Problem(where="positives", what="is empty", why="is learned from domain text", fix="positives=[<sources of domain text>]")
+
+
+@dataclass(kw_only=True, slots=True)
+class DecontaminateConfig(Section):
+    """Training text that holds what a model is measured on goes: every benchmark and held-out set of the corpus, and the benchmarks named here."""
+
+    enabled: bool = True
+    ngram: int = 8
+    """Words. Tulu 3 (Lambert et al. 2024, arXiv 2411.15124, section 3.2) matches 8-grams; GPT-3 matched 13."""
+    min_share: float = 0.5
+    """Of an item's n-grams that a document must hold to be contaminated by it (Tulu 3)."""
+    benchmarks: dict[str, list[str]] = field(default_factory=dict)
+    """Name -> files of its items: `{mmlu: [data/mmlu/*.jsonl]}`."""
+    fields: list[str] = field(default_factory=lambda: ["question", "prompt", "input", "text"])
+    """The first of these that an item has is looked for."""
+
+    def problems(self) -> Iterator[Problem]:
+        yield from positive(self, "ngram", "min_share")
+        yield from fraction(self, "min_share")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -134,7 +193,11 @@ class CorpusConfig(Section):
     """Of a source's records, with `bad_input=quarantine`."""
     max_document_bytes: int = 64_000_000
     """What holds more is bad input."""
+    shard_bytes: int = 512_000_000
+    """Input that one task reads at a time, and so the text of one token file; whole files where they cannot be cut."""
     dedup: DedupConfig = field(default_factory=DedupConfig)
+    classifiers: dict[str, ClassifierConfig] = field(default_factory=dict)
+    decontaminate: DecontaminateConfig = field(default_factory=DecontaminateConfig)
     heldout_fraction: float = 0.05
     """Share of documents, chosen after dedup, that training never sees."""
     heldout_max_documents: int = 2000
@@ -144,7 +207,7 @@ class CorpusConfig(Section):
 
     def problems(self) -> Iterator[Problem]:
         yield from fraction(self, "heldout_fraction", "max_bad_share")
-        yield from positive(self, "heldout_max_documents", "max_document_bytes")
+        yield from positive(self, "heldout_max_documents", "max_document_bytes", "shard_bytes")
         if not self.sources:
             yield Problem(where="sources", what="is empty", why="there is nothing to prepare", fix="corpus=demo")
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
@@ -155,6 +218,24 @@ class CorpusConfig(Section):
                 yield Problem(where=f"sources.{name}.filters", what=f"is {source.filters}", why="is no profile of corpus.filters", fix=f"one of {known}")
             if not re.fullmatch(r"[A-Za-z]\w*", name) or name == "benchmarks":
                 yield Problem(where=f"sources.{name}", what="is no source name", why="is a folder beside `benchmarks`", fix="letters, digits and _")
+        yield from self._classifier_problems()
+
+    def _classifier_problems(self) -> Iterator[Problem]:
+        for name, source in self.sources.items():
+            if source.classifier and source.classifier not in self.classifiers:
+                known = ", ".join(self.classifiers) or "none"
+                yield Problem(
+                    where=f"sources.{name}.classifier", what=f"is {source.classifier}", why=f"corpus.classifiers has {known}", fix=f"classifiers.{source.classifier}"
+                )
+        for name, classifier in self.classifiers.items():
+            for side in ("positives", "negatives"):
+                for source_name in getattr(classifier, side):
+                    if source_name not in self.sources:
+                        where = f"classifiers.{name}.{side}"
+                        yield Problem(where=where, what=f"names {source_name}", why="is no source", fix=f"{where}=[{', '.join(self.sources)}]")
+            if not classifier.negatives and not any(source.classifier == name for source in self.sources.values()):
+                why = "no source has it as its classifier, and no negatives are named"
+                yield Problem(where=f"classifiers.{name}", what="judges nothing", why=why, fix=f"sources.<name>.classifier={name}")
 
 
 class OnCap(StrEnum):

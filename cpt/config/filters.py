@@ -4,9 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from cpt.config.section import Section, fraction, positive
 from cpt.core.errors import Problem
+
+
+class Scrub(StrEnum):
+    """What is replaced by a placeholder, wherever it stands in a text."""
+
+    email = "email"
+    ip = "ip"  # public addresses; private and example ones say nothing about anybody
+    phone = "phone"  # international form, or with separators
+    card = "card"  # payment cards, by their check digit
+    iban = "iban"  # bank accounts, by their check digits
+    secret = "secret"  # private keys, and tokens of known services by their form
+
+
+@dataclass(kw_only=True, slots=True)
+class LanguageRules(Section):
+    """The text must be in its source's language, as fastText's lid.176 sees it; FineWeb's threshold (Penedo et al. 2024, arXiv 2406.17557, section 3.2)."""
+
+    enabled: bool = False
+    min_score: float = 0.65
+
+    def problems(self) -> Iterator[Problem]:
+        yield from fraction(self, "min_score")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -87,8 +110,10 @@ class FinewebRules(Section):
 
 @dataclass(kw_only=True, slots=True)
 class FilterConfig(Section):
-    """Rules in FineWeb's order; the first that rejects a document names the reason."""
+    """Rules in FineWeb's order; the first that rejects a document names the reason. What is scrubbed is gone before they look."""
 
+    scrub: list[Scrub] = field(default_factory=list)
+    language: LanguageRules = field(default_factory=LanguageRules)
     repetition: RepetitionRules = field(default_factory=RepetitionRules)
     quality: QualityRules = field(default_factory=QualityRules)
     c4: C4Rules = field(default_factory=C4Rules)
@@ -96,11 +121,16 @@ class FilterConfig(Section):
 
 
 def profiles() -> dict[str, FilterConfig]:
-    """What every corpus has. `web` is FineWeb's pipeline, `prose` Gopher's part of it; `listing` has no rule that asks for sentences; `none` keeps
-    whatever is not empty."""
+    """What every corpus has. `web` is FineWeb's pipeline (which ends with its addresses and mails replaced), `prose` Gopher's part of it; `listing` has no
+    rule that asks for sentences; `none` keeps whatever is not empty."""
     return {
         "web": FilterConfig(
-            repetition=RepetitionRules(enabled=True), quality=QualityRules(enabled=True), c4=C4Rules(enabled=True), fineweb=FinewebRules(enabled=True)
+            scrub=[Scrub.email, Scrub.ip],
+            language=LanguageRules(enabled=True),
+            repetition=RepetitionRules(enabled=True),
+            quality=QualityRules(enabled=True),
+            c4=C4Rules(enabled=True),
+            fineweb=FinewebRules(enabled=True),
         ),
         "prose": FilterConfig(repetition=RepetitionRules(enabled=True), quality=QualityRules(enabled=True)),
         "listing": FilterConfig(
