@@ -12,6 +12,7 @@ VERBS = {
     "train": "train here, or with -m as a sweep: one job array, returns at once",
     "sweep": "table of a sweep's trials; writes the chosen setting as a config",
     "plan": "layout, memory, steps, cost; refuses what cannot work",
+    "mix": "what is read and how often: show a mixture, compare two, verify bytes and shares, trace a sample to its documents",
     "launch": "write the run directory and submit it",
     "preflight": "ask every node how it is before ranks start there",
     "status": "what a run or sweep does, how far it is, what it cost",

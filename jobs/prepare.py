@@ -1,46 +1,58 @@
-"""`cpt prepare [overrides]`: raw text -> filtered, deduplicated, tokenized corpus with a manifest. Does nothing when it stands."""
+"""`cpt prepare [overrides]`: raw text -> filtered, deduplicated, decontaminated, tokenized corpus with a manifest. Does what is missing, here or with SLURM."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.progress import Progress
 
 from cpt.config.compose import compose_parts
 from cpt.config.run import RunConfig
-from cpt.core.records import DataManifest
+from cpt.core.errors import EXIT_DONE
 from cpt.core.units import duration
-from cpt.corpus.prepare import finished, prepare, steps
-from cpt.corpus.summary import manifest_table
+from cpt.corpus.pipeline import plan_corpus
+from cpt.corpus.prepare import finished, prepare
+from cpt.corpus.summary import manifest_tables
+from cpt.corpus.work import cores
 from jobs.console import open_console
 
 
-def main(overrides: Sequence[str]) -> int:
-    """0 when the corpus stands."""
-    console = open_console()
-    config = compose_parts(overrides)
-    manifest = finished(config)
+def main(arguments: Sequence[str]) -> int:
+    """0 when the corpus stands, is queued, or was only looked at."""
+    asked, overrides = parse(arguments)
+    console, config = open_console(), compose_parts(overrides)
+    if asked.sample:
+        from jobs.prepare_look import look
+
+        return look(config, asked.sample, console)
+    if asked.submit or asked.status:
+        from jobs.prepare_submit import show_status, submit
+
+        return submit(config, console) if asked.submit else show_status(config, console)
+    return _prepare(config, asked.workers, console)
+
+
+def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Our options, and the rest as Hydra overrides."""
+    parser = argparse.ArgumentParser(prog="cpt prepare", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--sample", type=int, default=0, metavar="N", help="look at N documents of each source and what each step does to them; makes nothing")
+    parser.add_argument("--workers", type=int, default=cores(), metavar="N", help="processes here; default: all cores")
+    parser.add_argument("--submit", action="store_true", help="as a chain of SLURM job arrays; returns at once")
+    parser.add_argument("--status", action="store_true", help="how far the stages are")
+    return parser.parse_known_args(list(arguments))
+
+
+def _prepare(config: RunConfig, workers: int, console: Console) -> int:
+    from jobs.prepare_page import Watcher, write_card
+
+    manifest, note = finished(plan_corpus(config)), "already prepared, nothing to do"
     if manifest is None:
-        manifest = _prepare(config, console)
-        note = f"prepared in {duration(manifest.seconds)}"
-    else:
-        note = "already prepared, nothing to do"
-    table = manifest_table(manifest)
-    console.print(table)
-    for name, items in manifest.benchmarks.items():
-        console.print(f"benchmark {name}: {items} items", soft_wrap=True)
+        with Watcher(console) as watcher:
+            manifest = prepare(config, watcher.show, workers)
+        note = f"prepared in {duration(watcher.seconds)}, {duration(manifest.seconds)} of one core"
+    for table in manifest_tables(manifest):
+        console.print(table)
     console.print(f"{note}: {config.runs.data(config.corpus.name).manifest}", soft_wrap=True)
-    return 0
-
-
-def _prepare(config: RunConfig, console: Console) -> DataManifest:
-    """A line per step; under them a bar where somebody watches."""
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("prepare", total=steps(config.corpus))
-
-        def observe(line: str) -> None:
-            bar.console.print(line, soft_wrap=True)
-            bar.advance(task)
-
-        return prepare(config, observe)
+    console.print(f"data card: {write_card(config)}", soft_wrap=True)
+    return EXIT_DONE

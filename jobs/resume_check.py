@@ -172,9 +172,10 @@ def _other_batch(found: Resume) -> Iterator[Problem]:
 def _changed_files(config: RunConfig, manifest: DataManifest) -> tuple[list[Problem], bool]:
     """Token files that are not what the manifest says, and whether they were small enough to look."""
     root = config.runs.data(config.corpus.name).root
-    splits = [(bin_path(root / split.prefix), split.sha256) for source in manifest.sources for split in (source.train, source.heldout)]
-    if sum(path.stat().st_size for path, _ in splits) > _HASHED:
+    shards = [shard for source in manifest.sources for split in (source.train, source.heldout) for shard in split.shards]
+    files = [(bin_path(root / shard.prefix), shard.sha256) for shard in shards]
+    if sum(path.stat().st_size for path, _ in files) > _HASHED:
         return [], False
     why, fix = "its manifest was made for other bytes", "restore the corpus, or cpt prepare again and --accept-changed-data"
-    changed = [path for path, sha256 in splits if sha256_file(path) != sha256]
+    changed = [path for path, sha256 in files if sha256_file(path) != sha256]
     return [Problem(where=str(path), what="has changed on disk", why=why, fix=fix) for path in changed], True

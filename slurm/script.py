@@ -17,7 +17,7 @@ from slurm.container import inside, variable
 
 TEMPLATE = Path(__file__).with_name("run.sbatch")
 
-_WHERE = ("qos", "reservation", "constraint", "nodelist")
+WHERE = ("qos", "reservation", "constraint", "nodelist")
 """Those of `slurm.extra` that say where a job may run, and so hold for a preflight's job too."""
 
 
@@ -93,7 +93,7 @@ def placement(config: RunConfig) -> dict[str, str]:
     options |= {name: value for name, value in (("partition", cluster.partition), ("account", cluster.account)) if value}
     if slurm.exclude:
         options["exclude"] = ",".join(slurm.exclude)
-    return options | {name: value for name, value in slurm.extra.items() if name in _WHERE}
+    return options | {name: value for name, value in slurm.extra.items() if name in WHERE}
 
 
 def _directives(config: RunConfig, run: RunPaths, origin: Origin) -> Iterator[str]:

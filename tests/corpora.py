@@ -63,7 +63,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, tokenizer_file: Path) -> 
     root = tmp_path_factory.mktemp("prepared")
     give_tokenizer(root, tokenizer_file)
     config = configure(root)
-    return config, prepare(config, lambda line: None)
+    return config, prepare(config, lambda progress: None)
 
 
 @pytest.fixture
@@ -74,6 +74,6 @@ def tokens_of(tmp_path: Path) -> Callable[..., IndexedTokens]:
         with IndexedWriter(tmp_path / name, dtype) as writer:
             for document in documents:
                 writer.add(document)
-        return IndexedTokens(tmp_path / name)
+        return IndexedTokens([tmp_path / name])
 
     return make

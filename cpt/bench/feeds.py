@@ -93,7 +93,7 @@ def _write(folder: Path, tokens: int, config: RunConfig) -> dict[str, Path]:
 
 def _mixture(prefixes: Mapping[str, Path], config: RunConfig) -> MixtureDataset:
     length = config.train.sequence_length
-    streams = [SourceStream(IndexedTokens(prefix), length, config.seed, name) for name, prefix in prefixes.items()]
+    streams = [SourceStream(IndexedTokens([prefix]), length, config.seed, name) for name, prefix in prefixes.items()]
     shares = [
         SourceShare(
             name=stream.name,

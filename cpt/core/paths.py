@@ -62,9 +62,25 @@ class DataPaths:
     def manifest(self) -> Path:
         return self.root / "manifest.json"
 
-    def split(self, source: str, split: str) -> Path:
-        """Prefix of `<prefix>.bin` and `<prefix>.idx`; `split` is `train` or `heldout`."""
-        return self.root / source / split
+    @property
+    def work(self) -> Path:
+        """What the stages of `cpt prepare` leave for each other."""
+        return self.root / ".work"
+
+    @property
+    def fetched(self) -> Path:
+        """Packages that were fetched, and the documents in them."""
+        return self.root / ".fetch"
+
+    @property
+    def inspection(self) -> Path:
+        """What the data card shows beside the manifest: documents that each step kept and dropped, lengths, curves."""
+        return self.root / "inspection.json"
+
+    @property
+    def card(self) -> Path:
+        """The data card, one page."""
+        return self.root / "card.html"
 
     def quarantine(self, source: str) -> Path:
         """JSONL of records that could not be read: {"where", "what", "excerpt"}."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from cpt.core.artifacts import Artifact, sha256_json
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SplitRecord(Artifact):
-    """One tokenized split of one source. `prefix` is relative to the manifest's folder; `bytes` is UTF-8 text."""
+class ShardRecord(Artifact):
+    """Some documents of a split, in one pair of token files. `prefix` is relative to the manifest's folder; `bytes` is UTF-8 text."""
 
     prefix: str
     documents: int
@@ -20,6 +21,37 @@ class SplitRecord(Artifact):
     """End-of-document tokens included."""
     sha256: str
     """Of the `.bin` file."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitRecord(Artifact):
+    """One tokenized split of one source: its shards, one after the other."""
+
+    shards: list[ShardRecord]
+
+    @property
+    def documents(self) -> int:
+        """In all shards."""
+        return sum(shard.documents for shard in self.shards)
+
+    @property
+    def bytes(self) -> int:
+        """UTF-8 text of all shards."""
+        return sum(shard.bytes for shard in self.shards)
+
+    @property
+    def tokens(self) -> int:
+        """In all shards, end-of-document tokens included."""
+        return sum(shard.tokens for shard in self.shards)
+
+    @property
+    def sha256(self) -> str:
+        """Of the list of files: equal when every token and every cut between shards is."""
+        return sha256_json([shard.sha256 for shard in self.shards])
+
+    def prefixes(self, root: Path) -> list[Path]:
+        """Of each shard's files, in order; `root` is the manifest's folder."""
+        return [root / shard.prefix for shard in self.shards]
 
     def bits_per_byte(self, loss: float) -> float:
         """Nats a token -> bits a byte of UTF-8, which compares across tokenizers: loss / ln 2 x tokens / bytes."""
@@ -38,10 +70,68 @@ class SourceRecord(Artifact):
     """What was really used: package names and versions, files, or a fallback."""
     documents_read: int
     bytes_read: int
+    """UTF-8 text of those that could be read."""
     dropped: dict[str, int]
     """Reason -> documents."""
+    scrubbed: dict[str, int]
+    """Kind -> replacements, in documents that passed the filters."""
     train: SplitRecord
     heldout: SplitRecord
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contamination(Artifact):
+    """What training text held of one set that the model is measured on; those documents are gone."""
+
+    name: str
+    items: int
+    """That were looked for."""
+    too_short: int
+    """Items with fewer words than an n-gram, which cannot be."""
+    found: int
+    """Items that some document held."""
+    documents: int
+    """That were left out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassifierRecord(Artifact):
+    """How a domain classifier did, and what it let through. Shares, from 0 to 1."""
+
+    name: str
+    backend: str
+    positives: int
+    negatives: int
+    """Documents it learned from."""
+    auc: float
+    """Over documents it has not seen."""
+    prevalence: float
+    """Estimated share of domain text in the pool."""
+    cut: float
+    """Lowest score that stays."""
+    kept: float
+    """Share of the pool that does."""
+    recall: float
+    """Share of domain text it has not seen that would."""
+    precision: float
+    """Estimated share of domain text in what stays."""
+    resolved: bool
+    """Whether the pool tells its prevalence; else that and the precision are upper bounds."""
+    true_recall: float | None = None
+    true_precision: float | None = None
+    """Where the truth about the pool is known."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageRecord(Artifact):
+    """One stage of preparation."""
+
+    name: str
+    units: int
+    seconds: float
+    """Of one core, all units together."""
+    bytes: int
+    """Of the files that it left."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +141,8 @@ class DataManifest(Artifact):
     corpus: str
     corpus_fingerprint: str
     """Hash of the corpus section that made it."""
+    key: str
+    """Hash of everything that decided its tokens: settings, input files, tokenizer, versions."""
     tokenizer_sha256: str
     """Of tokenizer.json."""
     vocab_size: int
@@ -61,8 +153,15 @@ class DataManifest(Artifact):
     sources: list[SourceRecord]
     benchmarks: dict[str, int]
     """Name -> items."""
-    seconds: float
+    contamination: list[Contamination]
+    classifiers: list[ClassifierRecord]
+    stages: list[StageRecord]
     versions: dict[str, str]
+
+    @property
+    def seconds(self) -> float:
+        """Of one core, in all."""
+        return sum(stage.seconds for stage in self.stages)
 
     def source(self, name: str) -> SourceRecord:
         """The source called `name`, which must exist."""
@@ -91,7 +190,7 @@ class SourceShare(Artifact):
     epoch_cap: float
     """Epochs that are allowed over the whole run."""
     sha256: str
-    """Of the `.bin` file that is read."""
+    """Of the tokens that are read: `SplitRecord.sha256`."""
 
     @property
     def epochs(self) -> float:

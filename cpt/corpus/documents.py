@@ -16,6 +16,8 @@ class Document:
     """What must stay on one side of the train : held-out split (a listing's source package); empty means the document alone."""
     title: str = ""
     topic: str = ""
+    truth: bool | None = None
+    """Whether it really is of the domain; None where nobody knows."""
 
     @property
     def bytes(self) -> int:
@@ -28,14 +30,6 @@ def draw(seed: int, *words: str) -> int:
     return int.from_bytes(blake2b("\0".join([str(seed), *words]).encode(), digest_size=8).digest(), "big")
 
 
-def sample_bytes(documents: list[Document], max_bytes: int, seed: int) -> list[Document]:
-    """Documents drawn without replacement until `max_bytes` of text, in their original order; 0 takes all."""
-    if not max_bytes:
-        return documents
-    chosen, size = set(), 0
-    for index in sorted(range(len(documents)), key=lambda i: draw(seed, "sample", documents[i].id)):
-        if size >= max_bytes:
-            break
-        chosen.add(index)
-        size += documents[index].bytes
-    return [document for index, document in enumerate(documents) if index in chosen]
+def drawn(seed: int, id: str, share: float, what: str = "sample") -> bool:
+    """Whether a document is among the share that is taken, whoever else is; draws with another `what` have nothing to do with each other."""
+    return share >= 1 or draw(seed, what, id) < share * 2**64

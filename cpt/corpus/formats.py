@@ -60,8 +60,11 @@ def expand(paths: Sequence[str]) -> list[str]:
     return found
 
 
-def read_records(path: str, needed: Sequence[str], max_bytes: int) -> Iterator[Found]:
-    """Records of one file, in order; `needed`: fields without which a table is of no use. Raises `UserError` for a kind of file that is not known."""
+def read_records(path: str, needed: Sequence[str], max_bytes: int, part: tuple[int, int] | None = None) -> Iterator[Found]:
+    """Records of one file, in order; `needed`: fields without which a table is of no use; `part`: of plain JSON lines, those that begin in these bytes.
+
+    Raises `UserError` for a kind of file that is not known.
+    """
     kind = PurePosixPath(_plain(path)).suffix
     if kind not in _READERS:
         known = ", ".join(_READERS)
@@ -70,8 +73,8 @@ def read_records(path: str, needed: Sequence[str], max_bytes: int) -> Iterator[F
         )
     try:
         with _opened(path) as file:
-            read = False
-            for found in _READERS[kind](file, path, needed, max_bytes):
+            read = part is not None
+            for found in _jsonl_part(file, path, max_bytes, *part) if part else _READERS[kind](file, path, needed, max_bytes):
                 read = True
                 yield found
             if not read:
@@ -116,14 +119,38 @@ def _plain(path: str) -> str:
 
 
 def _jsonl(file: BinaryIO, path: str, _needed: Sequence[str], max_bytes: int) -> Iterator[Found]:
-    for number, line in enumerate(file, 1):
+    for number, (line, size) in enumerate(_lines(file, max_bytes), 1):
         if line.strip():
-            yield _json_record(line, f"{path}:{number}", max_bytes)
+            yield _json_record(line, size, f"{path}:{number}", max_bytes)
 
 
-def _json_record(line: bytes, where: str, max_bytes: int) -> Found:
-    if len(line) > max_bytes:
-        return Bad(where, _too_long(len(line), max_bytes), _excerpt(line))
+def _jsonl_part(file: BinaryIO, path: str, max_bytes: int, start: int, stop: int) -> Iterator[Found]:
+    """Lines count from the part's first: how many come before it nobody has counted."""
+    place, begin = start, f"{path}:{start}+" if start else f"{path}:"
+    if start:
+        file.seek(start - 1)
+        place += sum(size for _, size in _lines(file, max_bytes, most=1)) - 1
+    for number, (line, size) in enumerate(_lines(file, max_bytes), 1):
+        if place >= stop:
+            return
+        place += size
+        if line.strip():
+            yield _json_record(line, size, f"{begin}{number}", max_bytes)
+
+
+def _lines(file: BinaryIO, max_bytes: int, most: int = -1) -> Iterator[tuple[bytes, int]]:
+    """(a line, of one that is too long its beginning; how many bytes it has), so that no line fills the memory."""
+    while most and (line := file.readline(max_bytes + 1)):
+        size, rest = len(line), line
+        while not rest.endswith(b"\n") and (rest := file.readline(_EXCERPT * 4096)):
+            size += len(rest)
+        yield line, size
+        most -= 1
+
+
+def _json_record(line: bytes, size: int, where: str, max_bytes: int) -> Found:
+    if size > max_bytes:
+        return Bad(where, _too_long(size, max_bytes), _excerpt(line))
     try:
         value = json.loads(line.strip())
     except UnicodeDecodeError as error:

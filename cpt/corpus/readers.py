@@ -1,77 +1,66 @@
-"""Where documents come from. A reader says what it really used (`origin`); a missing mirror is a fallback, a missing file an error."""
+"""Where documents come from: files, and Debian's packages. A reader says what it really used (`origin`); a missing mirror is a fallback, a missing file an error."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-
-import fsspec
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from cpt.config.data import CorpusConfig, Reader, SourceConfig
-from cpt.core.artifacts import sha256_file
 from cpt.core.errors import Problem, UserError
 from cpt.corpus.debian import Mirror, MirrorUnavailable, installed_stanzas
 from cpt.corpus.documents import Document
-from cpt.corpus.formats import Bad, Record, expand, local, needed_fields, read_records
+from cpt.corpus.formats import Bad, Record, expand, needed_fields, read_records
+from cpt.corpus.inputs import Piece
 from cpt.corpus.parsers import PARSERS
 from cpt.corpus.serialize import Serializer
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """All documents of one source, what they were read from, and what of that could not be read."""
+    """All documents of a Debian source, and what they were read from."""
 
     documents: list[Document]
     origin: str
-    bad: list[Bad] = field(default_factory=list)
 
 
-def read_source(source: SourceConfig, mirror: Mirror, max_bytes: int) -> Reading:
-    """Every document of a source. Raises `UserError` for files that are not there or of no known kind."""
-    match source.reader:
-        case Reader.files:
-            return _files(source, source.paths, max_bytes)
-        case Reader.debian_catalogue:
-            return _catalogue(source, mirror, max_bytes)
-        case Reader.debian_packages:
-            return _packages(source, mirror, max_bytes)
+def read_piece(piece: Piece, source: SourceConfig, max_bytes: int) -> Iterator[Document | Bad]:
+    """Documents of one piece, in order, and what cannot be read in its place. Raises `UserError` for a kind of file that is not known."""
+    return _documents(piece.path, source, max_bytes, None if piece.whole else (piece.start, piece.stop))
+
+
+def read_debian(source: SourceConfig, mirror: Mirror, max_bytes: int) -> Reading:
+    """Every document of a Debian source. Raises `UserError` where neither mirror nor fallback is there."""
+    return _catalogue(source, mirror, max_bytes) if source.reader is Reader.debian_catalogue else _packages(source, mirror, max_bytes)
 
 
 def check_files(corpus: CorpusConfig) -> None:
     """Raise `UserError` with every file that the corpus names and that is not there, before any work."""
+    named = {f"corpus.sources.{name}.{kind}": getattr(source, kind) for name, source in corpus.sources.items() for kind in ("paths", "fallback")} | {
+        f"corpus.decontaminate.benchmarks.{name}": paths for name, paths in corpus.decontaminate.benchmarks.items()
+    }
     problems = []
-    for name, source in corpus.sources.items():
-        for kind in ("paths", "fallback"):
-            try:
-                expand(getattr(source, kind))
-            except UserError as error:
-                where = f"corpus.sources.{name}.{kind}"
-                problems += [replace(problem, where=where, fix=f"{where}=[<existing files>]") for problem in error.problems]
+    for where, paths in named.items():
+        try:
+            expand(paths)
+        except UserError as error:
+            problems += [replace(problem, where=where, fix=f"{where}=[<existing files>]") for problem in error.problems]
     if problems:
         raise UserError(problems)
 
 
-def file_origin(paths: Sequence[str]) -> str:
-    """Names and hashes of files: changes when their content does. Of addresses, what their server says of them."""
-    return ", ".join(f"{path} ({_version(path)})" for path in expand(paths))
+def _fallback(source: SourceConfig, max_bytes: int) -> Reading:
+    """Samples. Raises `UserError` when one cannot be read."""
+    found = [made for path in expand(source.fallback) for made in _documents(path, source, max_bytes)]
+    if bad := next((made for made in found if isinstance(made, Bad)), None):
+        raise UserError(Problem(where=bad.where, what=bad.what, why="is read where there is no mirror", fix="repair it, or another fallback=[<jsonl files>]"))
+    return Reading([made for made in found if isinstance(made, Document)], ", ".join(expand(source.fallback)))
 
 
-def _version(path: str) -> str:
-    if "://" not in path:
-        return f"sha256 {sha256_file(Path(local(path)))[:12]}"
-    system, place = fsspec.core.url_to_fs(path)
-    return f"version {system.ukey(place)[:12]}"
-
-
-def _files(source: SourceConfig, paths: Sequence[str], max_bytes: int) -> Reading:
-    serializer, documents, bad = Serializer(source), list[Document](), list[Bad]()
-    for path in expand(paths):
-        for found in read_records(path, needed_fields(source), max_bytes):
-            made = serializer.document(found) if isinstance(found, Record) else found
-            (bad if isinstance(made, Bad) else documents).append(made)  # type: ignore[arg-type]
-    return Reading(documents, file_origin(paths), bad)
+def _documents(path: str, source: SourceConfig, max_bytes: int, part: tuple[int, int] | None = None) -> Iterator[Document | Bad]:
+    serializer = Serializer(source)
+    for found in read_records(path, needed_fields(source), max_bytes, part):
+        yield serializer.document(found) if isinstance(found, Record) else found
 
 
 def _catalogue(source: SourceConfig, mirror: Mirror, max_bytes: int) -> Reading:
@@ -80,7 +69,7 @@ def _catalogue(source: SourceConfig, mirror: Mirror, max_bytes: int) -> Reading:
         return Reading(list(_listings(stanzas)), origin)
     except MirrorUnavailable as error:
         local = list(_listings(installed_stanzas()))
-        samples = _files(source, source.fallback, max_bytes)
+        samples = _fallback(source, max_bytes)
         origin = f"fallback ({error}): {len(local)} installed packages' descriptions"
         return Reading(local + samples.documents, f"{origin}, {samples.origin}" if samples.origin else origin)
 
@@ -95,7 +84,7 @@ def _packages(source: SourceConfig, mirror: Mirror, max_bytes: int) -> Reading:
             raise UserError(
                 Problem(where=where, what="cannot be had", why=str(error), fix="reach the mirror, or give the source a fallback=[<jsonl files>]")
             ) from None
-        samples = _files(source, source.fallback, max_bytes)
+        samples = _fallback(source, max_bytes)
         return Reading(samples.documents, f"fallback ({error}): {samples.origin}")
     documents = [document for folder, _ in unpacked.values() for document in parse(folder)]
     return Reading(documents, ", ".join(f"{package} {version}" for package, (_, version) in unpacked.items()))

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate, chain
 
 from datatrove.utils.text import PUNCTUATION_SET, TERMINAL_PUNCTUATION
 
@@ -22,8 +22,10 @@ _LINE = re.compile(r"\n+")
 _CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
 _CLOSING = (".", "?", "!", '"', "'")
 _POLICIES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
-_FIELD = 40
-"""Bits of a count in `_counted`."""
+_FIELD = 20
+"""Bits of a count in `_counted`: three of them fit in the number that `sum` adds fast."""
+_MOST = (1 << _FIELD) - 1
+"""Words that are counted at once."""
 
 
 class Filter:
@@ -53,23 +55,20 @@ class Filter:
 def repetition(text: str, words: Sequence[str], rules: RepetitionRules) -> str:
     """Gopher's repetition rules."""
     for kind, parts, most, most_characters in (
-        ("para", _PARAGRAPH.split(text.strip()), rules.max_duplicate_paragraphs, rules.max_duplicate_paragraph_characters),
-        ("line", _LINE.split(text), rules.max_duplicate_lines, rules.max_duplicate_line_characters),
+        ("para", _paragraphs(text.strip()), rules.max_duplicate_paragraphs, rules.max_duplicate_paragraph_characters),
+        ("line", _lines(text), rules.max_duplicate_lines, rules.max_duplicate_line_characters),
     ):
         duplicates, characters = _duplicates(parts)
         if duplicates / len(parts) > most:
             return f"dup_{kind}_frac"
         if characters / len(text) > most_characters:
             return f"dup_{kind}_char_frac"
-    for n, characters in _top_ngrams(words, rules.max_top_ngram_characters):
-        if characters / len(text) > rules.max_top_ngram_characters[n]:
-            return f"top_{n}_gram"
-    return next(_repeated(text, words, rules), "")
+    return next(chain(_frequent(text, words, rules.max_top_ngram_characters), _repeated(text, words, rules)), "")
 
 
 def quality(text: str, words: Sequence[str], language: str, rules: QualityRules) -> str:
     """Gopher's quality rules. Those about stop words are left out in a language that has none named."""
-    alphabetic, spelled, letters = _unpack(sum(map(_counted.__getitem__, words)))
+    alphabetic, spelled, letters = _counts(words)
     if spelled < rules.min_words:
         return "gopher_short_doc"
     if rules.max_words and spelled > rules.max_words:
@@ -153,20 +152,29 @@ def _duplicates(parts: Sequence[str]) -> tuple[int, int]:
     return len(again), sum(map(len, again))
 
 
-def _top_ngrams(words: Sequence[str], sizes: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """(n, characters of the most frequent n-gram, spaces included, times how often it occurs); of equals, the one that came first."""
-    known, most = 0, 0
-    for n in sizes:
-        if len(words) < n:
+def _paragraphs(text: str) -> list[str]:
+    return _PARAGRAPH.split(text) if "\n\n\n" in text else text.split("\n\n")
+
+
+def _lines(text: str) -> list[str]:
+    return _LINE.split(text) if "\n\n\n" in text else text.replace("\n\n", "\n").split("\n")
+
+
+def _frequent(text: str, words: Sequence[str], most: Mapping[int, float]) -> Iterator[str]:
+    """n-grams of which the most frequent one has too many characters, spaces included, times how often it occurs; of equals, the one that came first."""
+    longest, known, times = max(map(len, words), default=0), 0, len(words)
+    for n, share in most.items():
+        # What is longer occurs no more often than what it holds.
+        if len(words) < n or (n > known and times * (n * longest + n - 1) / len(text) <= share):
             continue
-        if known and n > known and most == 1:  # what holds no pair twice holds nothing longer twice
-            gram, times = tuple(words[:n]), 1
+        if times == 1 and n > known:
+            gram = tuple(words[:n])
         else:
             counts = Counter(zip(*(words[first:] for first in range(n)), strict=False))
-            times = max(counts.values())
-            gram = tuple(words[:n]) if times == 1 else next(gram for gram, count in counts.items() if count == times)
-        known, most = n, times
-        yield n, (sum(map(len, gram)) + n - 1) * times
+            known, times = n, max(counts.values())
+            gram = next(gram for gram, count in counts.items() if count == times)
+        if (sum(map(len, gram)) + n - 1) * times / len(text) > share:
+            yield f"top_{n}_gram"
 
 
 def _repeated(text: str, words: Sequence[str], rules: RepetitionRules) -> Iterator[str]:
@@ -176,7 +184,8 @@ def _repeated(text: str, words: Sequence[str], rules: RepetitionRules) -> Iterat
         return
     for n, most in rules.max_repeated_ngram_characters.items():
         grams = _grams(row, ends, n)
-        if len(set(grams)) < len(grams) and _repeated_characters(grams, n) / len(text) > most:
+        again = len(grams) - len(set(grams))
+        if again and again * max(map(len, grams)) / len(text) > most and _repeated_characters(grams, n) / len(text) > most:
             yield f"duplicated_{n}_n_grams"
 
 
@@ -207,15 +216,20 @@ def _repeated_characters(grams: Sequence[str], n: int) -> int:
     return characters
 
 
+def _counts(words: Sequence[str]) -> tuple[int, int, int]:
+    """How many have a letter, how many have more than punctuation, and the characters of these."""
+    found = [0, 0, 0]
+    for first in range(0, len(words), _MOST):
+        counted = sum(map(_counted.__getitem__, words[first : first + _MOST] if len(words) > _MOST else words))
+        for field, value in enumerate((counted & _MOST, counted >> _FIELD & _MOST, counted >> 2 * _FIELD)):
+            found[field] += value
+    return found[0], found[1], found[2]
+
+
 def _count(word: str) -> int:
-    """(has a letter, has more than punctuation, characters if so) in one number: sums of it are sums of the three."""
-    spelled = not PUNCTUATION_SET.issuperset(word)
+    """The three in one number: sums of it are sums of the three."""
+    spelled = (word.isascii() and word.isalpha()) or not PUNCTUATION_SET.issuperset(word)
     return any(map(str.isalpha, word)) | spelled << _FIELD | (len(word) if spelled else 0) << 2 * _FIELD
-
-
-def _unpack(counted: int) -> tuple[int, int, int]:
-    mask = (1 << _FIELD) - 1
-    return counted & mask, counted >> _FIELD & mask, counted >> 2 * _FIELD
 
 
 _counted: Memory[int] = Memory(_count)

@@ -38,7 +38,8 @@ class Serializer:
         except UnicodeEncodeError as error:
             return Bad(record.where, f"holds half of a character: {error.reason}", ascii(text[max(0, error.start - 20) : error.end + 20]))
         written = {name: write(look_up(record.fields, getattr(names, name))) for name in ("id", "family", "title", "topic")}
-        return Document(id=written.pop("id") or record.where, text=text, **written)
+        truth = look_up(record.fields, names.truth)
+        return Document(id=written.pop("id") or record.where, text=text, **written, truth=None if truth is None else _is_true(truth))
 
 
 def look_up(fields: Mapping[str, Any], path: str) -> Any:
@@ -47,6 +48,11 @@ def look_up(fields: Mapping[str, Any], path: str) -> Any:
     for name in path.split(".") if path else ():
         value = value.get(name) if isinstance(value, Mapping) else None
     return None if value is fields else value
+
+
+def _is_true(value: Any) -> bool:
+    """As tables write it."""
+    return value.strip().lower() in ("1", "true", "yes") if isinstance(value, str) else bool(value)
 
 
 def write(value: Any) -> str:

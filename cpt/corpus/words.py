@@ -7,23 +7,24 @@ pipeline stumbles; here it stays.)
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import cache
 from itertools import chain
 from typing import Any, Protocol
 
-from datatrove.utils.text import simplify_text
+from datatrove.utils.text import NUMBERS_PATTERN, PUNCTUATION_TRANS, simplify_text
 from datatrove.utils.word_tokenizers import SpaCyTokenizer, load_word_tokenizer
 
 from cpt.core.errors import Problem, UserError
+from cpt.corpus.affixes import Affixes
 
 _REMEMBERED = 500_000
 """Chunks, about 100 bytes each."""
-_ZONE = 20_000
-"""Chunks that share a zone of memory; opening one takes as long as a chunk."""
 _WHOLE = ("ja", "th", "vi", "zh")
 """Languages in which spaCy is given a segmenter that looks beyond a chunk."""
+_WORD, _END, _PUNCTUATION = "w", ".", ","
+"""Kinds of words for who counts sentences."""
 
 
 class Words(Protocol):
@@ -57,52 +58,69 @@ class ChunkWords:
     """For languages whose spaCy tokenizer looks at chunks."""
 
     def __init__(self, tokenizer: SpaCyTokenizer) -> None:
-        from spacy.lang.lex_attrs import is_punct  # late: spaCy brings torch with it, where that is installed
+        from spacy.lang.lex_attrs import is_punct
 
         self._is_punctuation = is_punct
         self._pipeline = tokenizer.tokenizer
-        self._tokenizer = self._pipeline.tokenizer
+        self._pipeline.vocab.lex_attr_getters = {}  # shapes, cases and more of each word, which nobody here asks for
         self._ends = self._pipeline.get_pipe("sentencizer").punct_chars
-        self._zone, self._asked = ExitStack(), 0
+        self._affixes = Affixes(self._pipeline)
+        self._beside: set[str] = set()
+        """Chunks whose words may depend on the chunks beside them: one in 700 of those known."""
         self._words: Memory[tuple[str, ...]] = Memory(self._learn_words)
         self._simplified: Memory[tuple[str, ...]] = Memory(self._learn_simplified)
-        self._marks: Memory[tuple[tuple[bool, bool], ...]] = Memory(self._learn_marks)
+        self._kinds: Memory[str] = Memory(lambda chunk: "".join(map(self._kind, self._words[chunk])))
 
     def split(self, text: str) -> list[str]:
         """As `Words`."""
-        return list(chain.from_iterable(map(self._words.__getitem__, text.split())))
+        chunks = text.split()
+        found = list(chain.from_iterable(map(self._words.__getitem__, chunks)))
+        return found if self._beside.isdisjoint(chunks) else list(chain.from_iterable(map(self._line, text.splitlines())))
 
     def simplified(self, text: str) -> list[str]:
         """As `Words`."""
-        return list(chain.from_iterable(map(self._simplified.__getitem__, text.split())))
+        chunks = text.split()
+        found = list(chain.from_iterable(map(self._simplified.__getitem__, chunks)))
+        return found if self._beside.isdisjoint(chunks) else self.split(simplify_text(text))
 
     def sentences(self, line: str) -> int:
         """As `Words`: a sentence begins with the first word that is no punctuation after a mark that ends one."""
-        found, ended = 1, False
-        for ends, punctuation in chain.from_iterable(map(self._marks.__getitem__, line.split())):
-            if ends:
-                ended = True
-            elif ended and not punctuation:
-                found, ended = found + 1, False
-        return found
+        chunks = line.split()
+        kinds = "".join(map(self._kinds.__getitem__, chunks))
+        if not self._beside.isdisjoint(chunks):
+            kinds = "".join(map(self._kind, self.split(line)))
+        return 1 + kinds.replace(_PUNCTUATION, "").count(_END + _WORD)
+
+    def _kind(self, word: str) -> str:
+        return _END if word in self._ends else _PUNCTUATION if self._is_punctuation(word) else _WORD
 
     def _learn_words(self, chunk: str) -> tuple[str, ...]:
-        return tuple(text for token in self._tokens(chunk) if (text := token.text.strip()))
+        if self._affixes.is_token(chunk):
+            return (chunk,)
+        words, beside = self._affixes.tokens(chunk)
+        if beside:
+            self._beside.add(chunk)
+        return words
 
     def _learn_simplified(self, chunk: str) -> tuple[str, ...]:
-        return tuple(self.split(simplify_text(chunk)))
+        simple = _simple_ascii(chunk) if chunk.isascii() else simplify_text(chunk).split()
+        words = tuple(chain.from_iterable(map(self._words.__getitem__, simple)))
+        if not self._beside.isdisjoint(simple):
+            self._beside.add(chunk)
+        return words
 
-    def _learn_marks(self, chunk: str) -> tuple[tuple[bool, bool], ...]:
-        """(ends a sentence, is punctuation) of each word."""
-        return tuple((word in self._ends, self._is_punctuation(word)) for word in self._words[chunk])
+    def _line(self, line: str) -> list[str]:
+        """spaCy's words, where some may depend on what is beside them. Nothing reaches over the end of a line."""
+        chunks = line.split()
+        if self._beside.isdisjoint(chunks):
+            return list(chain.from_iterable(map(self._words.__getitem__, chunks)))
+        with self._pipeline.memory_zone():  # without one it keeps every word that it has ever seen
+            return [word for token in self._pipeline.tokenizer(line) if (word := token.text.strip())]
 
-    def _tokens(self, chunk: str) -> Any:
-        """In a zone of spaCy's memory that ends now and then: else it keeps every word that it has ever seen."""
-        if self._asked % _ZONE == 0:
-            self._zone.close()
-            self._zone.enter_context(self._pipeline.memory_zone())
-        self._asked += 1
-        return self._tokenizer(chunk)
+
+def _simple_ascii(chunk: str) -> list[str]:
+    """`simplify_text`, split, without what it does about accents."""
+    return NUMBERS_PATTERN.sub("0", chunk.lower()).translate(PUNCTUATION_TRANS).split()
 
 
 class WholeWords:
@@ -127,6 +145,7 @@ class WholeWords:
 @cache
 def words_of(language: str) -> Words:
     """`language` as datatrove spells it: en, de, fr, ...; `multilingual` splits as all of them at once. Raises `UserError` for one that it does not know."""
+    _import_spacy()
     try:
         tokenizer = SpaCyTokenizer("xx") if language == "multilingual" else load_word_tokenizer(language)
     except ValueError as error:
@@ -135,3 +154,13 @@ def words_of(language: str) -> Words:
     if isinstance(tokenizer, SpaCyTokenizer) and tokenizer.language not in _WHOLE:
         return ChunkWords(SpaCyTokenizer(tokenizer.language, tokenizer.config))  # of its own: datatrove's opens zones, too
     return WholeWords(tokenizer)
+
+
+def _import_spacy() -> None:
+    """Without torch, which it takes in wherever that is installed: 0.5 GB a process and seconds of its start, for nothing that is used here."""
+    if "torch" not in sys.modules:
+        sys.modules["torch"] = None  # type: ignore[assignment] # an import of it fails
+        try:
+            import spacy  # noqa: F401
+        finally:
+            del sys.modules["torch"]

@@ -13,6 +13,10 @@ from __future__ import annotations
 
 import os
 import struct
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -79,34 +83,53 @@ class IndexedWriter:
         os.fsync(self._file.fileno())
         self._file.close()
         if kind is None:
-            write_bytes(idx_path(self._prefix), self._index())
+            write_bytes(idx_path(self._prefix), index_bytes(self._lengths, self._dtype))
 
-    def _index(self) -> bytes:
-        lengths = np.array(self._lengths, dtype="<i4")
-        pointers = np.zeros(len(lengths), dtype="<i8")
-        np.cumsum(lengths[:-1], dtype="<i8", out=pointers[1:])
-        documents = np.arange(len(lengths) + 1, dtype="<i8")
-        header = _HEADER.pack(MAGIC, VERSION, DTYPE_CODES[self._dtype.name], len(lengths), len(documents))
-        return header + lengths.tobytes() + (pointers * self._dtype.itemsize).tobytes() + documents.tobytes()
+
+def index_bytes(lengths: npt.ArrayLike, dtype: np.dtype[Any]) -> bytes:
+    """All of the `.idx` of documents of so many tokens each, as this suite writes it."""
+    sizes = np.asarray(lengths, dtype="<i4")
+    pointers = np.zeros(len(sizes), dtype="<i8")
+    np.cumsum(sizes[:-1], dtype="<i8", out=pointers[1:])
+    documents = np.arange(len(sizes) + 1, dtype="<i8")
+    header = _HEADER.pack(MAGIC, VERSION, DTYPE_CODES[dtype.name], len(sizes), len(documents))
+    return header + sizes.tobytes() + (pointers * dtype.itemsize).tobytes() + documents.tobytes()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A document in its shard: its number there, and the number of its first token in the `.bin`."""
+
+    prefix: Path
+    document: int
+    token: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Shard:
+    """One pair of files; where it stands among the others: token `start`, document `first`."""
+
+    prefix: Path
+    dtype: np.dtype[Any]
+    start: int
+    first: int
 
 
 class IndexedTokens:
-    """Memory-mapped documents of one prefix. `offsets[i] : offsets[i + 1]` are the tokens of document i."""
+    """The documents of several shards as one row, memory-mapped. `offsets[i] : offsets[i + 1]` are the tokens of document i."""
 
-    def __init__(self, prefix: Path) -> None:
-        """Raises `MissingInput`, and `UserError` when the files do not hold what they promise."""
-        self.prefix = prefix
-        for path in (idx_path(prefix), bin_path(prefix)):
-            if not path.is_file():
-                raise MissingInput(path=path, why="the manifest promises it", fix="cpt prepare")
-        dtype, self.offsets = _read_index(idx_path(prefix))
-        promised, found = int(self.offsets[-1]) * dtype.itemsize, bin_path(prefix).stat().st_size
-        if promised != found:
-            raise UserError(
-                Problem(where=str(bin_path(prefix)), what=f"has {found} bytes", why=f"its .idx promises {promised}: it was cut or changed", fix="cpt prepare")
-            )
-        self._tokens: npt.NDArray[Any] = np.memmap(bin_path(prefix), dtype=dtype, mode="r") if found else np.empty(0, dtype)
-        self.dtype = dtype.name
+    def __init__(self, prefixes: Sequence[Path]) -> None:
+        """Raises `MissingInput`, and `UserError` when files do not hold what they promise or differ in type."""
+        self.prefixes = list(prefixes)
+        ends, shards, start, first = [np.zeros(1, dtype=np.int64)], list[_Shard](), 0, 0
+        for prefix in prefixes:
+            dtype, offsets = _open_index(prefix)
+            ends.append(offsets[1:] + start)
+            shards.append(_Shard(prefix, dtype, start, first))
+            start, first = start + int(offsets[-1]), first + len(offsets) - 1
+        self._shards, self.offsets = shards, np.concatenate(ends)
+        self._starts, self._firsts = [shard.start for shard in shards], [shard.first for shard in shards]
+        self.dtype = _same_dtype(shards)
 
     def __len__(self) -> int:
         """Documents."""
@@ -115,19 +138,61 @@ class IndexedTokens:
     @property
     def tokens(self) -> int:
         """Tokens in all documents."""
-        return len(self._tokens)
+        return int(self.offsets[-1])
 
     def read(self, start: int, stop: int) -> Tokens:
-        """Tokens `start : stop` of the whole file."""
-        return self._tokens[start:stop].astype(np.int64)
+        """Tokens `start : stop` of the whole row, across shards."""
+        start, stop = min(max(start, 0), self.tokens), min(stop, self.tokens)
+        if start >= stop:
+            return np.empty(0, dtype=np.int64)
+        number, last = bisect_right(self._starts, start) - 1, bisect_left(self._starts, stop)
+        parts = [_mapped(shard)[max(0, start - shard.start) : stop - shard.start] for shard in self._shards[number:last]]
+        return np.concatenate(parts, dtype=np.int64)
 
     def document(self, index: int) -> Tokens:
         """All tokens of one document."""
         return self.read(int(self.offsets[index]), int(self.offsets[index + 1]))
 
+    def locate(self, index: int) -> Place:
+        """Where document `index` lies."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"document {index} of {len(self)}")
+        shard = self._shards[bisect_right(self._firsts, index) - 1]
+        return Place(shard.prefix, index - shard.first, int(self.offsets[index]) - shard.start)
 
-def _read_index(path: Path) -> tuple[np.dtype[Any], npt.NDArray[np.int64]]:
-    """dtype, and token offset of each document's start with the end of the last."""
+
+@lru_cache(maxsize=256)
+def _mapped(shard: _Shard) -> npt.NDArray[Any]:
+    """Tokens of one shard, mapped when they are first read: a map keeps a file descriptor, and a process may have no more than 1,024 of them."""
+    path = bin_path(shard.prefix)
+    return np.asarray(np.memmap(path, dtype=shard.dtype, mode="r")) if path.stat().st_size else np.empty(0, shard.dtype)
+
+
+def _same_dtype(shards: Sequence[_Shard]) -> str:
+    """Raises `UserError` when they are of several."""
+    for shard in shards:
+        if shard.dtype != shards[0].dtype:
+            what = f"holds {shard.dtype.name} tokens"
+            why = f"{bin_path(shards[0].prefix)} of the same split holds {shards[0].dtype.name}: they are not of one preparation"
+            raise UserError(Problem(where=str(bin_path(shard.prefix)), what=what, why=why, fix="cpt prepare"))
+    return shards[0].dtype.name if shards else "uint16"
+
+
+def _open_index(prefix: Path) -> tuple[np.dtype[Any], npt.NDArray[np.int64]]:
+    """As `read_index`; the `.bin` must be there, with just as many tokens."""
+    for path in (idx_path(prefix), bin_path(prefix)):
+        if not path.is_file():
+            raise MissingInput(path=path, why="the manifest promises it", fix="cpt prepare")
+    dtype, offsets = read_index(idx_path(prefix))
+    promised, found = int(offsets[-1]) * dtype.itemsize, bin_path(prefix).stat().st_size
+    if promised != found:
+        why = f"its .idx promises {promised}: it was cut or changed"
+        raise UserError(Problem(where=str(bin_path(prefix)), what=f"has {found} bytes", why=why, fix="cpt prepare"))
+    return dtype, offsets
+
+
+def read_index(path: Path) -> tuple[np.dtype[Any], npt.NDArray[np.int64]]:
+    """dtype, and token offset of each document's start with the end of the last. Raises `UserError` for what is no index."""
     data = path.read_bytes()
     if len(data) < _HEADER.size or not data.startswith(MAGIC):
         raise _damaged(path, "is no Megatron index")

@@ -36,15 +36,21 @@ def open_manifest(config: RunConfig) -> DataManifest:
 
     Raises `MissingInput` when it was never prepared and `UserError` with everything that does not fit.
     """
+    manifest, root = read_manifest(config), config.runs.data(config.corpus.name).root
+    for source in manifest.sources:
+        for split in (source.train, source.heldout):
+            IndexedTokens(split.prefixes(root))
+    return manifest
+
+
+def read_manifest(config: RunConfig) -> DataManifest:
+    """As `open_manifest`, without a look at the token files."""
     paths = config.runs.data(config.corpus.name)
     if not paths.manifest.is_file():
         raise MissingInput(path=paths.manifest, why=f"corpus {config.corpus.name} is not prepared", fix=prepare_command(config))
     manifest = DataManifest.load(paths.manifest)
     if found := list(_mismatches(config, manifest)):
         raise UserError(found)
-    for source in manifest.sources:
-        for split in (source.train, source.heldout):
-            IndexedTokens(paths.root / split.prefix)
     return manifest
 
 

@@ -82,9 +82,14 @@ class MixtureDataset:
 
     def documents(self, index: int) -> tuple[str, list[int]]:
         """Provenance of sample `index`: its source, and the documents of that source's train split it reads."""
+        stream, within = self.locate(index)
+        return stream.name, stream.documents(within)
+
+    def locate(self, index: int) -> tuple[SourceStream, int]:
+        """The stream that sample `index` of the run comes from, and its number there. Raises `UserError` when the tokens it had are gone."""
+        self.require_readable(index)
         sources, within = self._blend.assign(index, index + 1)
-        stream = self._stream(sources[0])
-        return stream.name, stream.documents(int(within[0]))
+        return self._stream(sources[0]), int(within[0])
 
     def _stream(self, source: int) -> SourceStream:
         return self._streams[self.names[source]]
@@ -116,11 +121,11 @@ def _weights(segment: Segment) -> dict[str, float]:
 
 
 def _stream(config: RunConfig, paths: DataPaths, manifest: DataManifest, name: str) -> SourceStream:
-    tokens = IndexedTokens(paths.root / manifest.source(name).train.prefix)
+    tokens = IndexedTokens(manifest.source(name).train.prefixes(paths.root))
     return SourceStream(tokens, config.train.sequence_length, config.seed, name)
 
 
 def open_heldout(config: RunConfig, manifest: DataManifest) -> dict[str, Tokens]:
     """Source -> [k, sequence_length + 1]: the first `evaluate.heldout_sequences` windows of its held-out split, the same every time."""
     root, length, count = config.runs.data(config.corpus.name).root, config.train.sequence_length, config.evaluate.heldout_sequences
-    return {source.name: heldout_windows(IndexedTokens(root / source.heldout.prefix), length, count, source.name) for source in manifest.sources}
+    return {source.name: heldout_windows(IndexedTokens(source.heldout.prefixes(root)), length, count, source.name) for source in manifest.sources}

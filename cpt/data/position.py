@@ -31,6 +31,13 @@ def spans(consumed: int, count: int, skipped: Windows = ()) -> list[range]:
     return [*found, range(first, first + count)]
 
 
+def consumed_before(number: int, skipped: Windows = ()) -> int | None:
+    """Sequences trained on before sample `number`; None when it is skipped itself."""
+    if any(start <= number < stop for start, stop in skipped):
+        return None
+    return number - sum(len(window) for window in passed(number, skipped))
+
+
 def passed(number: int, skipped: Windows) -> list[range]:
     """Windows that lie before sample `number`, without overlaps."""
     return [range(start, stop) for start, stop in _merged(skipped) if stop <= number]

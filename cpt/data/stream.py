@@ -28,23 +28,23 @@ class SourceStream:
         self.name = name
         self.sequence_length = sequence_length
         self.samples_per_epoch = max(0, tokens.tokens - 1) // sequence_length
-        self._tokens = tokens
+        self.tokens = tokens
         self._key = [seed, crc32(name.encode())]
         self._epoch = -1
         self._lock = Lock()
         if not self.samples_per_epoch:
-            raise too_small(name, tokens, sequence_length)
+            raise too_small(name, "train", tokens, sequence_length)
 
     def sample(self, index: int) -> Tokens:
         """Sample `index`: [sequence_length + 1]."""
-        return np.concatenate([self._tokens.read(first, last) for _, first, last in self._pieces(index)])
+        return np.concatenate([self.tokens.read(first, last) for _, first, last in self.pieces(index)])
 
     def documents(self, index: int) -> list[int]:
         """Which documents of the split sample `index` reads, in order."""
-        return [document for document, _, _ in self._pieces(index)]
+        return [document for document, _, _ in self.pieces(index)]
 
-    def _pieces(self, index: int) -> list[tuple[int, int, int]]:
-        """(document, first token, last token + 1) of each document in the window."""
+    def pieces(self, index: int) -> list[tuple[int, int, int]]:
+        """(document, first token, last token + 1) of each part of sample `index`, in tokens of the whole split."""
         with self._lock:  # a reader's thread goes ahead, provenance looks back
             return self._pieces_of(*divmod(index, self.samples_per_epoch))
 
@@ -56,7 +56,7 @@ class SourceStream:
         position = int(np.searchsorted(self._ends, start, side="right"))
         while start < stop:
             document = int(self._order[position])
-            row_end, token_end = int(self._ends[position]), int(self._tokens.offsets[document + 1])
+            row_end, token_end = int(self._ends[position]), int(self.tokens.offsets[document + 1])
             first = token_end - (row_end - start)
             last = min(token_end, first + stop - start)
             if last > first:
@@ -70,9 +70,9 @@ class SourceStream:
         if epoch == self._epoch:
             return
         generator = np.random.default_rng([*self._key, epoch])
-        self._order: npt.NDArray[np.int64] = generator.permutation(len(self._tokens))
+        self._order: npt.NDArray[np.int64] = generator.permutation(len(self.tokens))
         self._windows: npt.NDArray[np.int64] = generator.permutation(self.samples_per_epoch)
-        self._ends = np.cumsum(np.diff(self._tokens.offsets)[self._order])
+        self._ends = np.cumsum(np.diff(self.tokens.offsets)[self._order])
         self._epoch = epoch
 
 
@@ -83,16 +83,16 @@ def heldout_windows(tokens: IndexedTokens, sequence_length: int, count: int, nam
     """
     available = min(count, max(0, tokens.tokens - 1) // sequence_length)
     if not available:
-        raise too_small(name, tokens, sequence_length)
+        raise too_small(name, "heldout", tokens, sequence_length)
     return np.stack([tokens.read(start, start + sequence_length + 1) for start in range(0, available * sequence_length, sequence_length)])
 
 
-def too_small(name: str, tokens: IndexedTokens, sequence_length: int) -> UserError:
-    """The split of a source does not fill one window."""
+def too_small(name: str, split: str, tokens: IndexedTokens, sequence_length: int) -> UserError:
+    """A split of a source does not fill one window."""
     return UserError(
         Problem(
             where=f"corpus.sources.{name}",
-            what=f"has {tokens.tokens} tokens in {tokens.prefix.name}",
+            what=f"has {tokens.tokens} tokens in {split}",
             why=f"one window reads train.sequence_length + 1 = {sequence_length + 1}",
             fix="give the source more text, raise corpus.heldout_fraction, or lower train.sequence_length",
         )

@@ -66,6 +66,17 @@ def redistribute(parts: Sequence[Part], samples: int) -> dict[str, int]:
     return whole
 
 
+PARTS = ("domain", "English general", "non-English general")
+"""Each gets a share of all tokens."""
+
+
+def part_of(group: str, language: str) -> str:
+    """Which of `PARTS` a source belongs to."""
+    if group == "domain":
+        return PARTS[0]
+    return PARTS[1] if language == "en" else PARTS[2]
+
+
 def cap(mixture: MixtureConfig, source: str) -> float:
     """Epochs that a source is allowed over the whole run."""
     return mixture.epoch_caps.get(source, mixture.max_epochs)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from cpt.config.data import MixtureConfig, OnCap
 from cpt.core.errors import Problem, UserError
 from cpt.core.records import DataManifest, MixturePlan, SourceRecord, SourceShare
-from cpt.mix.caps import Part, cap, redistribute, windows
+from cpt.mix.caps import PARTS, Part, cap, part_of, redistribute, windows
 
 
 def plan_mixture(
@@ -37,22 +37,18 @@ def plan_mixture(
 
 def _parts(mixture: MixtureConfig, manifest: DataManifest, sequence_length: int, read: Mapping[str, int]) -> list[Part]:
     general_share = 1 - mixture.domain_share
-    general = [source for source in manifest.sources if source.group != "domain"]
-    english = [source for source in general if source.language == "en"]
-    groups = [
-        ("domain", mixture.domain_share, "mixture.domain_share", [source for source in manifest.sources if source.group == "domain"]),
-        ("English general", general_share * (1 - mixture.non_english_share), "mixture.non_english_share", english),
-        ("non-English general", general_share * mixture.non_english_share, "mixture.non_english_share", [s for s in general if s.language != "en"]),
-    ]
+    shares = (mixture.domain_share, general_share * (1 - mixture.non_english_share), general_share * mixture.non_english_share)
+    settings = ("mixture.domain_share", "mixture.non_english_share", "mixture.non_english_share")
+    sources = {part: [source for source in manifest.sources if part_of(source.group, source.language) == part] for part in PARTS}
     return [
         Part(
             name=name,
             share=share,
             setting=setting,
-            weights={source.name: mixture.weights.get(source.name, float(source.train.tokens)) for source in sources},
-            allowed={s.name: max(0, int(cap(mixture, s.name) * windows(s, sequence_length)) - read[s.name]) for s in sources},
+            weights={source.name: mixture.weights.get(source.name, float(source.train.tokens)) for source in sources[name]},
+            allowed={s.name: max(0, int(cap(mixture, s.name) * windows(s, sequence_length)) - read[s.name]) for s in sources[name]},
         )
-        for name, share, setting, sources in groups
+        for name, share, setting in zip(PARTS, shares, settings, strict=True)
     ]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 
 from cpt.corpus.debian import Mirror
-from cpt.corpus.documents import Document, sample_bytes
+from cpt.corpus.documents import Document, draw
 from cpt.corpus.parsers import parse_dictd, parse_novels
 
 HERE = Path(__file__).parent
@@ -217,8 +217,19 @@ def main() -> None:
     write("french", prose("french", FRENCH_SENTENCES, 100, Random(3)))
     with tempfile.TemporaryDirectory() as folder:
         mirror = Mirror(Path(folder))
-        write("novels", sample_bytes(list(parse_novels(mirror.unpack("r-cran-janeaustenr")[0])), 500_000, 0))
-        write("dictionary", sample_bytes(list(parse_dictd(mirror.unpack("dict-wn")[0])), 400_000, 0))
+        write("novels", sample_bytes(list(parse_novels(mirror.unpack("r-cran-janeaustenr")[0])), 500_000))
+        write("dictionary", sample_bytes(list(parse_dictd(mirror.unpack("dict-wn")[0])), 400_000))
+
+
+def sample_bytes(documents: list[Document], most: int) -> list[Document]:
+    """Documents drawn without replacement until there are `most` bytes of text, in their original order."""
+    chosen, size = set(), 0
+    for index in sorted(range(len(documents)), key=lambda i: draw(0, "sample", documents[i].id)):
+        if size >= most:
+            break
+        chosen.add(index)
+        size += documents[index].bytes
+    return [document for index, document in enumerate(documents) if index in chosen]
 
 
 if __name__ == "__main__":

@@ -12,19 +12,35 @@ from tokenizers import Tokenizer, models
 from cpt.config.run import RunConfig
 from cpt.core.errors import MissingInput, UserError
 from cpt.core.records import DataManifest
-from cpt.corpus.building import building
-from cpt.corpus.prepare import finished, prepare, steps
+from cpt.corpus.documents import drawn
+from cpt.corpus.pipeline import plan_corpus
+from cpt.corpus.prepare import finished, prepare
 from cpt.corpus.tokens import DocumentTokenizer, open_tokenizer
+from cpt.corpus.work import Progress, alone
 from cpt.data import open_manifest
 from cpt.data.indexed import IndexedTokens, bin_path, ids_path
 from jobs.cli import main
-from tests.corpora import ASSETS, VOCABULARY, configure, make_tokenizer
+from tests.corpora import VOCABULARY, configure, give_tokenizer, make_tokenizer
+from tests.corpus.own import quiet, sample, texts, two_sources, write_jsonl
 
 Prepared = tuple[RunConfig, DataManifest]
 
 
-def quiet(line: str) -> None:
-    """Nobody watches."""
+def stands(config: RunConfig) -> DataManifest | None:
+    """The manifest, when there is nothing left to do."""
+    return finished(plan_corpus(config))
+
+
+def prefix(config: RunConfig, manifest: DataManifest, source: str, split: str) -> Path:
+    """Of the first shard's files."""
+    return config.runs.data(manifest.corpus).root / getattr(manifest.source(source), split).shards[0].prefix
+
+
+def everything(config: RunConfig) -> dict[str, bytes]:
+    """What a corpus consists of, but for the seconds that it took."""
+    root = config.runs.data(config.corpus.name).root
+    files = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".json" and ".work/plan-" not in str(path) and path.name != ".lock"]
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
 def copy(prepared: Prepared, root: Path) -> RunConfig:
@@ -33,40 +49,13 @@ def copy(prepared: Prepared, root: Path) -> RunConfig:
     return configure(root)
 
 
-def write_jsonl(path: Path, texts: list[str]) -> Path:
-    path.write_text("".join(json.dumps({"id": f"{path.stem}{number}", "text": text}) + "\n" for number, text in enumerate(texts)))
-    return path
-
-
-def two_sources(root: Path, first: Path, second: Path, *overrides: str) -> RunConfig:
-    """The sample corpus cut down to two unfiltered sources with files of the test's own."""
-    files = [f"corpus.sources.listings.paths=['{first}']", f"corpus.sources.novels.paths=['{second}']"]
-    filters = ["corpus.sources.listings.filters=none", "corpus.sources.novels.filters=none"]
-    gone = [f"~corpus.sources.{name}" for name in ("dictionary", "german", "french")]
-    return configure(root, "corpus.name=own", "corpus.benchmarks=[]", *files, *filters, *gone, *overrides)
-
-
-def texts(word: str, number: int) -> list[str]:
-    """Words differ in letters: in numbers near-duplicates may differ."""
-    return [" ".join(f"{word}{letters(document)}{letters(place)}" for place in range(30)) for document in range(number)]
-
-
-def letters(number: int) -> str:
-    return chr(97 + number // 26) + chr(97 + number % 26)
-
-
-def sample(name: str) -> list[dict[str, str]]:
-    """Rows of a committed sample."""
-    return [json.loads(line) for line in (ASSETS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
 def test_every_document_is_accounted_for(prepared: Prepared) -> None:
     manifest = prepared[1]
     for source in manifest.sources:
         assert source.documents_read == sum(source.dropped.values()) + source.train.documents + source.heldout.documents
         assert source.documents_read == len(sample(source.name))
         assert source.heldout.documents == round(0.05 * (source.train.documents + source.heldout.documents)) or source.name == "listings"
-        assert source.origin.startswith(f"tests/assets/{source.name}.jsonl (sha256 ")
+        assert source.origin == f"tests/assets/{source.name}.jsonl"
     assert manifest.source("dictionary").dropped["near_duplicate"] > 0
 
 
@@ -75,7 +64,7 @@ def test_what_is_in_the_files_is_what_the_manifest_says(prepared: Prepared) -> N
     root = config.runs.data("sample").root
     for source in manifest.sources:
         for split in (source.train, source.heldout):
-            tokens = IndexedTokens(root / split.prefix)
+            tokens = IndexedTokens(split.prefixes(root))
             assert (len(tokens), tokens.tokens, tokens.dtype) == (split.documents, split.tokens, manifest.dtype)
             assert all(tokens.document(index)[-1] == manifest.end_of_document_id for index in range(len(tokens)))
     for name, items in manifest.benchmarks.items():
@@ -90,9 +79,9 @@ def test_tokens_decode_to_the_documents_that_the_ids_name(prepared: Prepared) ->
     given = {row["id"]: row["text"] for row in sample("german")}
     seen = []
     for split in ("train", "heldout"):
-        prefix = config.runs.data("sample").split("german", split)
-        tokens = IndexedTokens(prefix)
-        for index, line in enumerate(ids_path(prefix).read_text().splitlines()):
+        files = prefix(config, manifest, "german", split)
+        tokens = IndexedTokens([files])
+        for index, line in enumerate(ids_path(files).read_text().splitlines()):
             document = tokens.document(index)
             assert (document == manifest.end_of_document_id).sum() == 1
             assert tokenizer.decode(document[:-1].tolist()) == given[json.loads(line)]
@@ -101,10 +90,10 @@ def test_tokens_decode_to_the_documents_that_the_ids_name(prepared: Prepared) ->
 
 
 def test_no_family_is_trained_on_and_held_out(prepared: Prepared) -> None:
-    config, _ = prepared
+    config, manifest = prepared
     family = {row["id"]: row["family"] for row in sample("listings")}
     train, heldout = (
-        {family[json.loads(line)] for line in ids_path(config.runs.data("sample").split("listings", split)).read_text().splitlines()}
+        {family[json.loads(line)] for line in ids_path(prefix(config, manifest, "listings", split)).read_text().splitlines()}
         for split in ("train", "heldout")
     )
     assert train
@@ -129,23 +118,24 @@ def test_planted_duplicates_are_removed_across_sources(root: Path, tmp_path: Pat
 
 
 def test_prepared_twice_is_the_same_bytes(prepared: Prepared, root: Path) -> None:
-    lines: list[str] = []
+    seen: list[Progress] = []
     config = configure(root)
-    again = prepare(config, lines.append)
+    again = prepare(config, seen.append)
     assert again.content_hash == prepared[1].content_hash
-    assert len(lines) == steps(config.corpus)
+    assert everything(config) == everything(prepared[0])
+    assert [progress.stage for progress in seen if progress.done == progress.units] == ["select", "match", "decide", "tokenize"]
 
 
 def test_a_second_run_finds_everything_done(prepared: Prepared, tmp_path: Path) -> None:
     config = copy(prepared, tmp_path)
-    assert finished(config) == prepared[1]
+    assert stands(config) == prepared[1]
 
 
 @pytest.mark.parametrize("damage", ["bin", "bytes", "benchmark", "manifest", "settings", "tokenizer"])
 def test_whatever_is_missing_or_changed_is_made_again(prepared: Prepared, tmp_path: Path, damage: str) -> None:
     config = copy(prepared, tmp_path)
     paths = config.runs.data("sample")
-    victim = bin_path(paths.split("novels", "train"))
+    victim = bin_path(prefix(config, prepared[1], "novels", "train"))
     match damage:
         case "bin":
             victim.unlink()
@@ -160,63 +150,70 @@ def test_whatever_is_missing_or_changed_is_made_again(prepared: Prepared, tmp_pa
         case "tokenizer":
             make_tokenizer(tmp_path / "base" / "tiny" / "tokenizer.json", "<|end|>")
             config = configure(tmp_path, "model.end_of_document='<|end|>'")
-    assert finished(config) is None
+    assert stands(config) is None
 
 
 def test_a_changed_input_file_is_prepared_again(root: Path, tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "a.jsonl", texts("a", 10))
     config = two_sources(root, file, write_jsonl(tmp_path / "b.jsonl", texts("b", 10)))
     prepare(config, quiet)
-    assert finished(config) is not None
+    assert stands(config) is not None
     write_jsonl(file, texts("c", 10))
-    assert finished(config) is None
+    assert stands(config) is None
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from cpt.corpus.prepare import prepare
-from tests.corpora import configure
-lines = []
-def observe(line):
-    lines.append(line)
-    if len(lines) == int(sys.argv[2]):
+from tests.corpus.own import two_sources
+seen = []
+def watch(progress):
+    seen.append(progress)
+    if len(seen) == int(sys.argv[4]):
         os.kill(os.getpid(), signal.SIGKILL)
-prepare(configure(Path(sys.argv[1])), observe)
+prepare(two_sources(*map(Path, sys.argv[1:4]), "corpus.shard_bytes=3000"), watch)
 """
 
 
-@pytest.mark.parametrize("line", [1, 7, 12])
-def test_a_killed_run_leaves_nothing_and_the_next_one_finishes(root: Path, repository: Path, line: int) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, str(root), str(line)], cwd=repository, check=False)
+@pytest.mark.parametrize("moment", [4, 30])
+def test_a_killed_run_goes_on_to_the_bytes_of_an_undisturbed_one(root: Path, tmp_path: Path, tokenizer_file: Path, repository: Path, moment: int) -> None:
+    files = [write_jsonl(tmp_path / f"{word}.jsonl", texts(word, 40)) for word in ("a", "b")]
+    give_tokenizer(tmp_path / "other", tokenizer_file)
+    undisturbed = two_sources(tmp_path / "other", *files, "corpus.shard_bytes=3000")
+    units = sum(stage.units for stage in prepare(undisturbed, quiet).stages)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(root), *map(str, files), str(moment)], cwd=repository, check=False)
     assert done.returncode == -9
-    config = configure(root)
+    config = two_sources(root, *files, "corpus.shard_bytes=3000")
     with pytest.raises(MissingInput):
         open_manifest(config)
-    prepare(config, quiet)
-    assert finished(config) is not None
-    assert not (config.runs.data("sample").root / ".new").exists()
+    seen: list[Progress] = []
+    prepare(config, seen.append)
+    assert stands(config) is not None
+    assert everything(config) == everything(undisturbed)
+    stages = ["select", "match", "decide", "tokenize"]
+    assert units >= 30 and len(seen) <= units + 2 * len(stages) - moment  # what was done is not done again
 
 
 def test_a_run_that_fails_leaves_the_old_corpus_alone(prepared: Prepared, tmp_path: Path) -> None:
     config = copy(prepared, tmp_path)
 
-    def fail(line: str) -> None:
-        raise RuntimeError(line)
+    def fail(progress: Progress) -> None:
+        raise RuntimeError(progress.stage)
 
     with pytest.raises(RuntimeError):
         prepare(configure(tmp_path, "corpus.seed=1"), fail)
-    assert finished(config) is not None
+    assert stands(config) is not None
 
 
 def test_a_kill_while_moving_in_leaves_no_manifest(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = copy(prepared, tmp_path)
 
-    def killed(self: Path, target: Path) -> Path:
+    def killed(path: Path, data: bytes) -> None:
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", killed)
+        patch.setattr("cpt.corpus.prepare.write_bytes", killed)
         with pytest.raises(RuntimeError):
             prepare(config, quiet)
     with pytest.raises(MissingInput):
@@ -225,16 +222,18 @@ def test_a_kill_while_moving_in_leaves_no_manifest(prepared: Prepared, tmp_path:
 
 def test_two_at_once_are_refused(root: Path) -> None:
     config = configure(root)
-    with building(config.runs.data("sample")), pytest.raises(UserError, match="is being prepared"):
+    with alone(config.runs.data("sample")), pytest.raises(UserError, match="is being prepared"):
         prepare(config, quiet)
 
 
-def test_sampling_is_said_in_the_origin(root: Path) -> None:
-    config = configure(root, "corpus.sources.german.max_bytes=20_000")
+def test_a_share_is_drawn_by_id_and_said_in_the_origin(root: Path) -> None:
+    config = configure(root, "corpus.sources.german.share=0.6")
     manifest = prepare(config, quiet)
-    assert manifest.source("german").documents_read < 100
-    assert manifest.source("german").origin.endswith("of 100 documents drawn")
-    assert finished(config) is not None
+    german = manifest.source("german")
+    assert 40 < german.documents_read < 80
+    assert german.origin.endswith("; 60% of the documents drawn")
+    ids = {json.loads(line) for split in ("train", "heldout") for line in ids_path(prefix(config, manifest, "german", split)).read_text().splitlines()}
+    assert ids == {row["id"] for row in sample("german") if drawn(config.corpus.seed, row["id"], 0.6)}
 
 
 def test_records_that_cannot_be_read_are_put_aside_and_counted(root: Path, tmp_path: Path) -> None:
@@ -263,8 +262,8 @@ def test_cli_prepares_once(root: Path, capsys: pytest.CaptureFixture[str]) -> No
     arguments = ["prepare", "model=tiny", "corpus=sample", f"run_root={root}", "model.vocab_size=512"]
     assert main(arguments) == 0
     first = capsys.readouterr().out
-    assert "listings: read 900 documents, kept 878; dropped " in first
-    assert "prepared in" in first
+    assert "select: 5 of 5 units, " in first
+    assert "prepared in" in first and f"data card: {root}/data/sample/card.html" in first
     assert "\x1b" not in first
     assert main(arguments) == 0
     assert f"already prepared, nothing to do: {root}/data/sample/manifest.json" in capsys.readouterr().out

@@ -9,7 +9,10 @@ from cpt.config.data import CorpusConfig, Parser, Reader, SourceConfig
 from cpt.core.errors import UserError
 from cpt.corpus.debian import Mirror, MirrorUnavailable, parse_stanzas
 from cpt.corpus.documents import Document
-from cpt.corpus.readers import check_files, read_source
+from cpt.corpus.fetch import fetch
+from cpt.corpus.formats import Bad
+from cpt.corpus.inputs import plan_shards
+from cpt.corpus.readers import check_files, read_debian, read_piece
 
 PACKAGES = """\
 Package: kettle
@@ -80,7 +83,7 @@ def with_lists(root: Path) -> None:
 def test_listings_join_packages_and_descriptions(fake_apt: Path, tmp_path: Path) -> None:
     with_lists(tmp_path / "fetch")
     mirror = serve(fake_apt, tmp_path / "fetch")
-    reading = read_source(SourceConfig(reader=Reader.debian_catalogue), mirror, MOST)
+    reading = read_debian(SourceConfig(reader=Reader.debian_catalogue), mirror, MOST)
     header = "Title: kettle - boils water quickly\nSection: kitchen\nTags: role::program, use::cooking"
     text = f"{header}\n\nA kettle for the whole family.\n\nIt has:\n * a lid\n * a spout\nand more."
     assert reading.documents == [Document(id="kettle", text=text, family="cookware", title="boils water quickly", topic="kitchen")]
@@ -101,7 +104,7 @@ def test_without_a_mirror_the_installed_packages_and_the_samples(fake_apt: Path,
     install(fake_apt, "dpkg-query", "#!/bin/sh\nprintf 'Package: mug\\nSource: cookware\\nSection: kitchen\\nDescription: holds tea\\n A mug.\\n\\n'\n")
     samples = tmp_path / "samples.jsonl"
     samples.write_text('{"text": "a sample"}\n')
-    reading = read_source(SourceConfig(reader=Reader.debian_catalogue, fallback=[str(samples)]), away(fake_apt, tmp_path / "fetch"), MOST)
+    reading = read_debian(SourceConfig(reader=Reader.debian_catalogue, fallback=[str(samples)]), away(fake_apt, tmp_path / "fetch"), MOST)
     assert [document.id for document in reading.documents] == ["mug", f"{samples}:1"]
     assert reading.documents[0].family == "cookware"
     assert reading.origin.startswith("fallback (apt-get failed: E: no route to mirror): 1 installed packages' descriptions, ")
@@ -111,15 +114,15 @@ def test_packages_fall_back_to_samples_and_say_so(fake_apt: Path, tmp_path: Path
     samples = tmp_path / "samples.jsonl"
     samples.write_text('{"text": "a sample"}\n')
     source = SourceConfig(reader=Reader.debian_packages, packages=["dict-wn"], parser=Parser.dictd, fallback=[str(samples)])
-    reading = read_source(source, away(fake_apt, tmp_path / "fetch"), MOST)
+    reading = read_debian(source, away(fake_apt, tmp_path / "fetch"), MOST)
     assert [document.text for document in reading.documents] == ["a sample"]
-    assert reading.origin.startswith(f"fallback (apt-get failed: E: no route to mirror): {samples} (sha256 ")
+    assert reading.origin.startswith(f"fallback (apt-get failed: E: no route to mirror): {samples}")
 
 
 def test_packages_without_mirror_or_samples_are_refused(fake_apt: Path, tmp_path: Path) -> None:
     source = SourceConfig(reader=Reader.debian_packages, packages=["dict-wn"], parser=Parser.dictd)
     with pytest.raises(UserError) as caught:
-        read_source(source, away(fake_apt, tmp_path / "fetch"), MOST)
+        read_debian(source, away(fake_apt, tmp_path / "fetch"), MOST)
     assert caught.value.problems[0].where == "packages dict-wn"
 
 
@@ -146,15 +149,15 @@ def test_stanzas() -> None:
     assert list(parse_stanzas("Package: a\nDescription: b\n c\n  d\n\nNote: no package\n\n")) == [{"Package": "a", "Description": "b\nc\n d"}]
 
 
-def jsonl(tmp_path: Path, content: bytes) -> SourceConfig:
+def read(tmp_path: Path, content: bytes) -> list[Document | Bad]:
     (tmp_path / "in.jsonl").write_bytes(content)
-    return SourceConfig(paths=[str(tmp_path / "in.jsonl")])
+    source = SourceConfig(paths=[str(tmp_path / "in.jsonl")])
+    return [found for shard in plan_shards({"own": source.paths}, 1 << 30) for piece in shard.pieces for found in read_piece(piece, source, MOST)]
 
 
 def test_jsonl_keeps_ids_and_counts_lines(tmp_path: Path) -> None:
-    source = jsonl(tmp_path, b'{"id": "x", "text": "a", "family": "f", "title": "t", "topic": "s"}\n\n{"text": "b"}\n')
-    reading = read_source(source, Mirror(tmp_path), MOST)
-    assert reading.documents == [Document("x", "a", "f", "t", "s"), Document(f"{tmp_path}/in.jsonl:3", "b")]
+    found = read(tmp_path, b'{"id": "x", "text": "a", "family": "f", "title": "t", "topic": "s"}\n\n{"text": "b"}\n')
+    assert found == [Document("x", "a", "f", "t", "s"), Document(f"{tmp_path}/in.jsonl:3", "b")]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +170,7 @@ def test_jsonl_keeps_ids_and_counts_lines(tmp_path: Path) -> None:
     ],
 )
 def test_malformed_lines_are_named(tmp_path: Path, content: bytes, where: str, what: str) -> None:
-    (bad,) = read_source(jsonl(tmp_path, content), Mirror(tmp_path), MOST).bad
+    (bad,) = (found for found in read(tmp_path, content) if isinstance(found, Bad))
     assert (bad.where, bad.what) == (f"{tmp_path}/{where}", what)
 
 
@@ -183,3 +186,28 @@ def test_all_missing_files_are_named_at_once() -> None:
         ("corpus.sources.a.paths", "no/2.jsonl not found"),
         ("corpus.sources.b.fallback", "no/3.jsonl not found"),
     ]
+
+
+def test_a_bad_sample_is_named(fake_apt: Path, tmp_path: Path) -> None:
+    (tmp_path / "samples.jsonl").write_text('{"text": "a"}\n{"body": "b"}\n')
+    source = SourceConfig(reader=Reader.debian_packages, packages=["dict-wn"], parser=Parser.dictd, fallback=[f"{tmp_path}/samples.jsonl"])
+    with pytest.raises(UserError, match=r'samples\.jsonl:2: has no string "text"'):
+        read_debian(source, away(fake_apt, tmp_path / "fetch"), MOST)
+
+
+def test_what_was_fetched_is_kept_in_parts_and_never_asked_for_again(fake_apt: Path, tmp_path: Path) -> None:
+    with_lists(tmp_path / "fetch")
+    corpus = CorpusConfig(sources={"shop": SourceConfig(reader=Reader.debian_catalogue)}, shard_bytes=100)
+    first = fetch(corpus, tmp_path / "kept", serve(fake_apt, tmp_path / "fetch"))
+    again = fetch(corpus, tmp_path / "kept", away(fake_apt, tmp_path / "gone"))
+    assert again == first
+    source = corpus.sources["shop"]
+    (found,) = (one for path in first["shop"].parts for piece in plan_shards({"shop": [path]}, 100)[0].pieces for one in read_piece(piece, source, MOST))
+    assert isinstance(found, Document) and (found.id, found.family, found.topic) == ("kettle", "cookware", "kitchen")
+
+
+def test_a_share_of_what_is_fetched_is_drawn_and_said(fake_apt: Path, tmp_path: Path) -> None:
+    with_lists(tmp_path / "fetch")
+    corpus = CorpusConfig(sources={"shop": SourceConfig(reader=Reader.debian_catalogue, share=1e-9)})
+    found = fetch(corpus, tmp_path / "kept", serve(fake_apt, tmp_path / "fetch"))["shop"]
+    assert found.origin.endswith("; 0 of 1 documents drawn")

@@ -35,11 +35,11 @@ def test_token_dtype_is_megatrons(vocab_size: int, dtype: str) -> None:
 
 
 def test_truncated_bin_is_refused(tokens_of: Make) -> None:
-    prefix = tokens_of(*DOCUMENTS).prefix
+    prefix = tokens_of(*DOCUMENTS).prefixes[0]
     whole = bin_path(prefix).read_bytes()
     bin_path(prefix).write_bytes(whole[:-3])
     with pytest.raises(UserError) as caught:
-        IndexedTokens(prefix)
+        IndexedTokens([prefix])
     problem = caught.value.problems[0]
     assert problem.where == str(bin_path(prefix))
     assert (problem.what, problem.fix) == (f"has {len(whole) - 3} bytes", "cpt prepare")
@@ -57,16 +57,16 @@ def test_truncated_bin_is_refused(tokens_of: Make) -> None:
     ],
 )
 def test_damaged_index_is_refused(tokens_of: Make, damage: Callable[[bytes], bytes], what: str) -> None:
-    prefix = tokens_of(*DOCUMENTS).prefix
+    prefix = tokens_of(*DOCUMENTS).prefixes[0]
     idx_path(prefix).write_bytes(damage(idx_path(prefix).read_bytes()))
     with pytest.raises(UserError) as caught:
-        IndexedTokens(prefix)
+        IndexedTokens([prefix])
     assert (caught.value.problems[0].where, caught.value.problems[0].what) == (str(idx_path(prefix)), what)
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(MissingInput) as caught:
-        IndexedTokens(tmp_path / "train")
+        IndexedTokens([tmp_path / "train"])
     assert caught.value.problems[0].where == str(tmp_path / "train.idx")
 
 
@@ -82,7 +82,7 @@ def test_an_error_while_writing_leaves_no_index(tmp_path: Path) -> None:
 def test_byte_identical_to_megatron_and_readable_by_it(tmp_path: Path, tokens_of: Make, dtype: str) -> None:
     torch = pytest.importorskip("torch")
     megatron = pytest.importorskip("megatron.core.datasets.indexed_dataset")
-    ours = tokens_of(*DOCUMENTS, dtype=dtype).prefix
+    ours = tokens_of(*DOCUMENTS, dtype=dtype).prefixes[0]
     builder = megatron.IndexedDatasetBuilder(str(tmp_path / "theirs.bin"), dtype=np.dtype(dtype).type)
     for document in DOCUMENTS:
         builder.add_document(torch.tensor(document), [len(document)])
@@ -91,7 +91,7 @@ def test_byte_identical_to_megatron_and_readable_by_it(tmp_path: Path, tokens_of
     assert idx_path(ours).read_bytes() == (tmp_path / "theirs.idx").read_bytes()
     read = megatron.IndexedDataset(str(ours))
     assert [read[i].tolist() for i in range(len(read))] == DOCUMENTS
-    assert [IndexedTokens(tmp_path / "theirs").document(i).tolist() for i in range(4)] == DOCUMENTS
+    assert [IndexedTokens([tmp_path / "theirs"]).document(i).tolist() for i in range(4)] == DOCUMENTS
 
 
 def test_an_id_that_does_not_fit_is_refused(tmp_path: Path) -> None:

@@ -88,9 +88,10 @@ def test_all_mismatches_at_once(copied: Path) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "heldout"])
-def test_truncated_bin(copied: Path, split: str) -> None:
+def test_truncated_bin(copied: Path, prepared: Prepared, split: str) -> None:
     config = configure(copied)
-    file = bin_path(config.runs.data("sample").split("french", split))
+    shard = getattr(prepared[1].source("french"), split).shards[0]
+    file = bin_path(config.runs.data("sample").root / shard.prefix)
     size = file.stat().st_size
     with open(file, "r+b") as opened:
         opened.truncate(size - 2)
@@ -99,11 +100,16 @@ def test_truncated_bin(copied: Path, split: str) -> None:
 
 def test_content_hash_follows_the_data_alone(prepared: Prepared) -> None:
     manifest = prepared[1]
-    assert dataclasses.replace(manifest, seconds=1.0, corpus="other").content_hash == manifest.content_hash
+    assert dataclasses.replace(manifest, stages=[], corpus="other").content_hash == manifest.content_hash
     assert dataclasses.replace(manifest, tokenizer_sha256="0").content_hash != manifest.content_hash
 
 
 def test_recorded_hashes_are_the_files(prepared: Prepared) -> None:
     config, manifest = prepared
     root = config.runs.data("sample").root
-    assert all(sha256_file(bin_path(root / split.prefix)) == split.sha256 for source in manifest.sources for split in (source.train, source.heldout))
+    assert all(
+        sha256_file(bin_path(root / shard.prefix)) == shard.sha256
+        for source in manifest.sources
+        for split in (source.train, source.heldout)
+        for shard in split.shards
+    )

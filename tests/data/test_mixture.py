@@ -94,7 +94,7 @@ def test_provenance(prepared: Prepared, mixture: MixtureDataset) -> None:
     config, manifest = prepared
     for index in range(20):
         name, documents = mixture.documents(index)
-        tokens = IndexedTokens(config.runs.data("sample").root / manifest.source(name).train.prefix)
+        tokens = IndexedTokens(manifest.source(name).train.prefixes(config.runs.data("sample").root))
         row = "".join(map(chr, np.concatenate([tokens.document(document) for document in documents])))
         assert "".join(map(chr, mixture.batch(index, index + 1).tokens[0])) in row
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
 import pytest
 
-from cpt.core.records import DataManifest, SourceRecord, SplitRecord
+from cpt.core.records import DataManifest, ShardRecord, SourceRecord, SplitRecord
 from cpt.evaluate.heldout import Windows, heldout_losses
 
 
 def manifest() -> DataManifest:
     def split(tokens: int, size: int) -> SplitRecord:
-        return SplitRecord(prefix="x", documents=1, bytes=size, tokens=tokens, sha256="")
+        return SplitRecord(shards=[ShardRecord(prefix="x", documents=1, bytes=size, tokens=tokens, sha256="")])
 
     source = SourceRecord(
         name="listings",
@@ -25,11 +24,13 @@ def manifest() -> DataManifest:
         documents_read=2,
         bytes_read=9,
         dropped={},
+        scrubbed={},
         train=split(1, 1),
         heldout=split(50, 200),
     )
     return DataManifest(
         corpus="c",
+        key="",
         corpus_fingerprint="",
         tokenizer_sha256="",
         vocab_size=9,
@@ -37,7 +38,9 @@ def manifest() -> DataManifest:
         dtype="uint16",
         sources=[source],
         benchmarks={},
-        seconds=0.0,
+        contamination=[],
+        classifiers=[],
+        stages=[],
         versions={},
     )
 
@@ -59,5 +62,5 @@ def test_loss_is_the_mean_over_all_tokens_of_all_windows() -> None:
 
 
 def test_uniform_guess_over_bytes_is_eight_bits() -> None:
-    split = dataclasses.replace(manifest().source("listings").heldout, tokens=1000, bytes=1000)
+    split = SplitRecord(shards=[ShardRecord(prefix="x", documents=1, bytes=1000, tokens=1000, sha256="")])
     assert split.bits_per_byte(math.log(256)) == pytest.approx(8.0)

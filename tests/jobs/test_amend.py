@@ -205,10 +205,10 @@ def test_exchanged_tokens_are_an_amendment_that_a_human_accepts(run: RunPaths, r
     data = read_config(run.config).runs.data("sample")
     manifest = json.loads(data.manifest.read_text())
     (novels,) = [source for source in manifest["sources"] if source["name"] == "novels"]
-    binary = data.root / f"{novels['train']['prefix']}.bin"
+    binary = data.root / f"{novels['train']['shards'][0]['prefix']}.bin"
     binary.write_bytes(binary.read_bytes()[::-1])  # uint16 below 512: other ids, still ids
     binary.write_bytes(bytes(byte % 2 if place % 2 else byte for place, byte in enumerate(binary.read_bytes())))
-    novels["train"]["sha256"] = sha256_file(binary)
+    novels["train"]["shards"][0]["sha256"] = sha256_file(binary)
     data.manifest.write_text(json.dumps(manifest))
     code, said = resume("mixture.domain_share=0.6")
     assert code == 2 and "corpus.sources.novels: has other tokens than those trained on" in said and "--accept-changed-data" in said

@@ -107,13 +107,13 @@ def test_a_corpus_that_was_prepared_again_is_seen(run: RunPaths, resume: Resumed
     assert resume("--check")[0] == 0
     paths = sealed.runs.data("sample").__class__(tmp_path / "data" / "sample")
     manifest = json.loads(paths.manifest.read_text())
-    binary = paths.root / f"{manifest['sources'][0]['train']['prefix']}.bin"
+    binary = paths.root / f"{manifest['sources'][0]['train']['shards'][0]['prefix']}.bin"
     tokens = bytearray(binary.read_bytes())
     tokens[0] ^= 1
     binary.write_bytes(tokens)
     code, said = resume("--check")
     assert code == 2 and f"{binary.name}: has changed on disk" in said
-    manifest["sources"][0]["train"]["sha256"] = "0" * 64
+    manifest["sources"][0]["train"]["shards"][0]["sha256"] = "0" * 64
     paths.manifest.write_text(json.dumps(manifest))
     code, said = resume("--check")
     assert code == 2 and "has no tokens, or others, for sample" in said and "--accept-changed-data" in said

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cpt.config.data import MixtureConfig, OnCap
 from cpt.core.errors import Problem, UserError
-from cpt.core.records import DataManifest, SourceRecord, SplitRecord
+from cpt.core.records import DataManifest, ShardRecord, SourceRecord, SplitRecord
 from cpt.data.blend import Blend
 from cpt.mix import plan_mixture
 
@@ -17,7 +17,7 @@ LANGUAGES = {"man_de": "de", "man_fr": "fr"}
 
 
 def source(name: str, tokens: int) -> SourceRecord:
-    split = SplitRecord(prefix=f"{name}/train", documents=10, bytes=tokens * 4, tokens=tokens, sha256=name)
+    split = SplitRecord(shards=[ShardRecord(prefix=f"{name}/train", documents=10, bytes=tokens * 4, tokens=tokens, sha256=name)])
     group = "domain" if name in ("listings", "reviews") else "general"
     return SourceRecord(
         name=name,
@@ -28,6 +28,7 @@ def source(name: str, tokens: int) -> SourceRecord:
         documents_read=10,
         bytes_read=0,
         dropped={},
+        scrubbed={},
         train=split,
         heldout=split,
     )
@@ -36,6 +37,7 @@ def source(name: str, tokens: int) -> SourceRecord:
 def manifest(**sizes: int) -> DataManifest:
     return DataManifest(
         corpus="test",
+        key="",
         corpus_fingerprint="f",
         tokenizer_sha256="t",
         vocab_size=512,
@@ -43,7 +45,9 @@ def manifest(**sizes: int) -> DataManifest:
         dtype="uint16",
         sources=[source(name, tokens) for name, tokens in (sizes or SIZES).items()],
         benchmarks={},
-        seconds=1.0,
+        contamination=[],
+        classifiers=[],
+        stages=[],
         versions={},
     )
 

@@ -25,10 +25,12 @@ from cpt.core.records import (
     ParityRecord,
     PlanRecord,
     RunRecord,
+    ShardRecord,
     SourceLoss,
     SourceRecord,
     SourceShare,
     SplitRecord,
+    StageRecord,
     SweepRecord,
     SweepTable,
     TrialRow,
@@ -133,7 +135,7 @@ def mixture_plan() -> MixturePlan:
 
 def manifest(config: RunConfig) -> DataManifest:
     def split(name: str, kind: str, documents: int, tokens: int) -> SplitRecord:
-        return SplitRecord(prefix=f"{name}/{kind}", documents=documents, bytes=tokens * 4, tokens=tokens, sha256="ab" * 32)
+        return SplitRecord(shards=[ShardRecord(prefix=f"{name}/{kind}", documents=documents, bytes=tokens * 4, tokens=tokens, sha256="ab" * 32)])
 
     drops = {
         "listings": {"too short": 812, "near duplicate": 5310, "exact duplicate": 96},
@@ -147,12 +149,12 @@ def manifest(config: RunConfig) -> DataManifest:
         sources.append(
             SourceRecord(
                 name=name, group=source.group.value, language=source.language, license=source.license, origin=f"{name} 1.0 <Debian bookworm>", documents_read=total,
-                bytes_read=total * 800, dropped=dropped, train=split(name, "train", train, 9_100_000), heldout=split(name, "heldout", heldout, 310_000),
+                bytes_read=total * 800, dropped=dropped, scrubbed={}, train=split(name, "train", train, 9_100_000), heldout=split(name, "heldout", heldout, 310_000),
             )
         )  # fmt: skip
     return DataManifest(
-        corpus="demo", corpus_fingerprint="c0ffee", tokenizer_sha256="cd" * 32, vocab_size=49152, end_of_document_id=0, dtype="uint16", sources=sources,
-        benchmarks={"quiz": 300, "section": 500}, seconds=48.0, versions={"rensa": "0.5.0"},
+        corpus="demo", corpus_fingerprint="c0ffee", key="c0ffee", tokenizer_sha256="cd" * 32, vocab_size=49152, end_of_document_id=0, dtype="uint16", sources=sources,
+        benchmarks={"quiz": 300, "section": 500}, contamination=[], classifiers=[], stages=[StageRecord(name="select", units=4, seconds=48.0, bytes=9)], versions={"rensa": "0.5.0"},
     )  # fmt: skip
 
 

@@ -62,7 +62,7 @@ def test_the_ledger_is_what_a_recount_finds(root: Path, monkeypatch: pytest.Monk
 
     config = read_config(run.config)
     manifest, folder = open_manifest(config), config.runs.data("sample").root
-    texts = {source.name: grams(IndexedTokens(folder / source.train.prefix).read(0, source.train.tokens)) for source in manifest.sources}
+    texts = {source.name: grams(IndexedTokens(source.train.prefixes(folder)).read(0, source.train.tokens)) for source in manifest.sources}
     found = Counter(max(texts, key=lambda name: len(grams(row) & texts[name])) for batch in rows for row in batch)
     assert len(found) == len(texts), "every source is read"
     for source in manifest.sources:

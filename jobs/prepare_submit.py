@@ -1,0 +1,86 @@
+"""`cpt prepare --submit` and `--status`: the stages of a corpus as a chain of SLURM job arrays, and how far they are."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.table import Table
+
+from cpt.config.run import RunConfig
+from cpt.config.running import Scheduler
+from cpt.core.errors import EXIT_DONE, EXIT_OURS, Problem, UserError
+from cpt.core.units import duration, size
+from cpt.corpus.batches import PUBLISH, Publish, batches
+from cpt.corpus.pipeline import Pipeline, Stage, plan_corpus
+from cpt.corpus.prepare import finished
+from cpt.corpus.work import alone
+from slurm import chain, client
+
+
+def submit(config: RunConfig, console: Console) -> int:
+    """What is missing, unless it is queued already."""
+    if config.cluster.scheduler is Scheduler.local:
+        raise UserError(Problem(where="cluster.scheduler", what="is local", why="has no queue", fix="cpt prepare without --submit, or a cluster with SLURM"))
+    client.require(config.cluster)
+    with alone(config.runs.data(config.corpus.name)):
+        pipeline = plan_corpus(config)
+        if finished(pipeline):
+            console.print(f"already prepared, nothing to do: {pipeline.paths.manifest}", soft_wrap=True)
+            return EXIT_DONE
+        if waiting := chain.queued(config, _name(pipeline), _links(pipeline)):
+            console.print(f"already queued: {len(waiting)} tasks, {waiting[0].id} is {waiting[0].state}. {_follow(config)}", soft_wrap=True)
+            return EXIT_DONE
+        pipeline.write()
+        work = batches(pipeline, config.slurm.cpus_per_task, chain.MOST_TASKS)
+        links = [chain.Link(batch.stage, len(batch.units), batch) for batch in work] + [chain.Link(PUBLISH, 1, Publish(pipeline.folder))]
+        jobs = chain.submit_chain(config, pipeline.folder / "jobs", _name(pipeline), links)
+    for link in links:
+        console.print(f"{link.name:>9}  array job {jobs[link.name]}, {link.tasks} task{'s' * (link.tasks > 1)}")
+    console.print(_follow(config), soft_wrap=True)
+    return EXIT_DONE
+
+
+def show_status(config: RunConfig, console: Console) -> int:
+    """1 when a task has failed and nothing is queued any more."""
+    pipeline = plan_corpus(config)
+    waiting = chain.queued(config, _name(pipeline), _links(pipeline)) if config.cluster.scheduler is Scheduler.slurm else []
+    table = Table(title=f"corpus {config.corpus.name}", title_justify="left")
+    for name in ("stage", "units", "done", "speed", "left"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for stage in pipeline.stages:
+        table.add_row(stage.name, str(len(stage.records)), *_progress(stage))
+    console.print(table)
+    states = sorted({job.state for job in waiting})
+    console.print(f"queue: {', '.join(f'{sum(job.state == state for job in waiting)} {state}' for state in states) or 'nothing'}")
+    failed = chain.failures(pipeline.folder / "jobs")
+    for task, said in failed.items():
+        console.print(f"failed: {task}\n  {said}", style="red", soft_wrap=True)
+    stands = finished(pipeline) is not None
+    console.print(f"prepared: {pipeline.paths.manifest}" if stands else "not prepared yet: what is missing is made by cpt prepare [--submit]", soft_wrap=True)
+    return EXIT_OURS if failed and not waiting and not stands else EXIT_DONE
+
+
+def _progress(stage: Stage) -> tuple[str, str, str]:
+    """(done, speed, time left), by when units were done."""
+    missing = set(stage.missing())
+    done = [unit for unit in range(len(stage.records)) if unit not in missing]
+    if not done or not missing:
+        return str(len(done)), "", ""
+    loaded = [stage.kind.load(stage.records[unit]) for unit in done]
+    begun = min(stage.records[unit].stat().st_mtime - record.seconds for unit, record in zip(done, loaded, strict=True))
+    speed = sum(stage.sizes[unit] for unit in done) / max(1e-3, time.time() - begun)
+    return str(len(done)), f"{size(speed)}/s", duration(sum(stage.sizes[unit] for unit in missing) / speed)
+
+
+def _name(pipeline: Pipeline) -> str:
+    """Of its jobs."""
+    return f"{pipeline.corpus.name}.{pipeline.keys['tokenize'][:6]}"
+
+
+def _links(pipeline: Pipeline) -> list[str]:
+    return [*(stage.name for stage in pipeline.stages), PUBLISH]
+
+
+def _follow(config: RunConfig) -> str:
+    return f"see: cpt prepare corpus={config.corpus.name} model={config.model.name} --status"
