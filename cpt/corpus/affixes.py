@@ -17,6 +17,7 @@ from cpt.corpus.patterns import Alphabet, alphabet, possible, pruned, without
 
 _LETTERS = alphabet(string.ascii_letters)
 _PLAIN = alphabet(string.ascii_letters + string.punctuation)
+_ASCII = alphabet(map(chr, range(128)))
 _is_plain = re.compile("[!-/:-~]+").fullmatch
 
 Tokens = tuple[str, ...]
@@ -41,7 +42,7 @@ class Affixes:
         self._dotted = not _may_match(tokenizer.url_match, without("."))
         self._any = Look(tokenizer.prefix_search or _never, tokenizer.suffix_search or _never, tokenizer.infix_finditer or _nowhere)
         pieces = _pieces(pipeline)
-        self._plain = _look(pieces, _PLAIN)
+        self._plain, self._ascii = _look(pieces, _PLAIN), _look(pieces, _ASCII)
         whole = (tokenizer.token_match, tokenizer.url_match)
         self._letters = not any(_may_match(search, _LETTERS) for search in whole) and not any(possible(one, _LETTERS) for part in pieces for one in part)
         """Whether ASCII letters are one token, unless they are a special case."""
@@ -61,7 +62,7 @@ class Affixes:
 
     def _split(self, text: str, special: Mapping[str, Tokens]) -> Tokens:
         """Affixes are taken off, a pair at a time, until none is found or the rest is a special case."""
-        look = self._plain if _is_plain(text) else self._any
+        look = self._any if not text.isascii() else self._plain if _is_plain(text) else self._ascii
         before, after, size = list[str](), list[str](), 0
         while text and len(text) != size:
             if text in special:

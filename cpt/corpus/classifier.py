@@ -16,7 +16,6 @@ from hashlib import sha256
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Protocol
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +28,7 @@ from cpt.corpus.documents import draw
 
 _WHERE = "corpus.classifiers.<name>"
 _SETTINGS = {"normalization": 1, "features": 1 << 18, "ngrams": 2}
-"""What scores depend on beside the weights; counted up when `normalize` changes."""
+"""What scores depend on beside the weights; `normalization` is counted up when `normalize` changes."""
 _SEAL = b"\ncpt classifier " + json.dumps(_SETTINGS, sort_keys=True).encode() + b" "
 _MEASURED = 5
 """One document of so many is kept from learning."""
@@ -98,11 +97,11 @@ def load(path: Path) -> Classifier:
         data = path.read_bytes()
     except FileNotFoundError:
         raise MissingInput(path=path, why="a trained classifier is kept in this file", fix="run the stage that trains it") from None
-    try:
-        return Linear.parse(data) if data.startswith(b"PK") else FastText.parse(data)
-    except (ValueError, KeyError, EOFError, BadZipFile) as error:
-        why = "it is damaged, or another version has written it"
-        raise UserError(Problem(where=str(path), what=f"is no classifier: {error}", why=why, fix="remove it and train again")) from None
+    body, seal, digest = data.rpartition(_SEAL)
+    if not seal or sha256(body).hexdigest().encode() != digest:
+        what, why = "is no classifier of this version", "its seal is missing or does not fit its content; fastText reads a cut file without a word, or for ever"
+        raise UserError(Problem(where=str(path), what=what, why=why, fix="remove it and train again"))
+    return Linear.parse(body) if body.startswith(b"PK") else FastText.parse(body)
 
 
 class Linear:
@@ -112,11 +111,9 @@ class Linear:
         self._weights, self._intercept, self._features = weights, intercept, _hashing()
 
     @classmethod
-    def parse(cls, data: bytes) -> Linear:
-        """Raises `ValueError`, `KeyError` or `BadZipFile` for what `save` has not written."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            if json.loads(str(arrays["settings"])) != _SETTINGS or arrays["weights"].shape != (_SETTINGS["features"],):
-                raise ValueError("other settings")
+    def parse(cls, body: bytes) -> Linear:
+        """What `save` has written, without the seal."""
+        with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
             return cls(arrays["weights"], arrays["intercept"][()])
 
     def score(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -126,10 +123,10 @@ class Linear:
         return _probability(self._features.transform(map(normalize, texts)) @ self._weights + self._intercept)
 
     def save(self, path: Path) -> None:
-        """As `Classifier`: an uncompressed npz, as compressed bytes depend on the machine's zlib."""
+        """As `Classifier`: an npz, uncompressed as compressed bytes depend on the machine's zlib."""
         buffer = io.BytesIO()
-        np.savez(buffer, weights=self._weights, intercept=self._intercept, settings=np.array(json.dumps(_SETTINGS, sort_keys=True)))
-        write_bytes(path, buffer.getvalue())
+        np.savez(buffer, weights=self._weights, intercept=self._intercept)
+        _write_sealed(path, buffer.getvalue())
 
 
 class FastText:
@@ -144,11 +141,8 @@ class FastText:
         self._vector = _binding().Vector(len(self._direction))
 
     @classmethod
-    def parse(cls, data: bytes) -> FastText:
-        """Raises `ValueError` for what `save` has not written. fastText itself reads a cut file without a word, or for ever."""
-        body, seal, digest = data.rpartition(_SEAL)
-        if not seal or sha256(body).hexdigest().encode() != digest:
-            raise ValueError("its seal is broken or missing")
+    def parse(cls, body: bytes) -> FastText:
+        """What `save` has written, without the seal."""
         model = _binding().fasttext()
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "model.bin").write_bytes(body)
@@ -160,11 +154,11 @@ class FastText:
         return _probability(np.array([self._margin(text) for text in texts], dtype=np.float64))
 
     def save(self, path: Path) -> None:
-        """As `Classifier`: a model that fastText itself can read, and behind it a seal that it does not look at."""
+        """As `Classifier`: a model that fastText itself can read; it does not look at the seal behind."""
         with tempfile.TemporaryDirectory() as folder:
             self._model.saveModel(f"{folder}/model.bin")
             body = (Path(folder) / "model.bin").read_bytes()
-        write_bytes(path, body + _SEAL + sha256(body).hexdigest().encode())
+        _write_sealed(path, body)
 
     def _margin(self, text: str) -> float:
         self._model.getSentenceVector(self._vector, normalize(text) + "\n")
@@ -220,6 +214,10 @@ def _mixed(domain: Sequence[str], other: Sequence[str], seed: int) -> Iterator[s
     for first, second in islice(zip(cycle(orders[0]), cycle(orders[1]), strict=False), max(map(len, orders))):
         yield f"{_DOMAIN} {domain[first]}\n"
         yield f"{_OTHER} {other[second]}\n"
+
+
+def _write_sealed(path: Path, body: bytes) -> None:
+    write_bytes(path, body + _SEAL + sha256(body).hexdigest().encode())
 
 
 def _hashing() -> Any:

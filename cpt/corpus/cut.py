@@ -33,7 +33,7 @@ _FURTHER = 4
 _LEVEL = 0.65
 """With so many times the fewest documents that count, the ratio must not be above the chosen one / this. Tried on mixtures of two normal scores, 1.5 to 6
 standard deviations apart, in pools of 1000 to 100,000 with a prevalence of 0.0005 to 0.6. Where it lets most draws pass, `cut=0.9` kept 55 % domain
-documents or more, and 92 % on average from 3 standard deviations up. Without it, down to 3 %. Of pools with 100 domain documents 2 % were refused."""
+documents or more; without it, down to 3 %. In pools with 100 domain documents, 3 or more deviations apart, 92 % on average, and 2 % of draws refused."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -67,7 +67,8 @@ def decide_unit(pipeline: Pipeline) -> None:
     pipeline.decided.unlink(missing_ok=True)
     records = require_all_readable(pipeline)
     bands = {band: [pipeline.edges(band, part).with_suffix(".npy") for part in range(pipeline.ranges)] for band in range(1 + corpus.dedup.bands)}
-    fates, gone = decide_fates(shards, load_edges(bands), _cut(pipeline))
+    edges = load_edges(bands)
+    fates, gone = decide_fates(shards, edges, _cut(pipeline))
     heldout = {name: _hold_out(pipeline, name, fates) for name in corpus.sources}
     counted = {name: count_fates([fates[shard.number] for shard in pipeline.shards(name)]) for name in corpus.sources}
     for name in corpus.sources:
@@ -83,7 +84,7 @@ def decide_unit(pipeline: Pipeline) -> None:
         fates=counted,
         cuts=_thresholds(pipeline),
         clusters=cluster_sizes(gone),
-        pairs=sample_pairs(corpus, shards, gone),
+        pairs=sample_pairs(corpus, shards, fates, edges.near),
         benchmarks=benchmarks,
         origins=origins,
         references={name: counts.items - counts.short for name, counts in references.sets.items()},

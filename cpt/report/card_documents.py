@@ -74,7 +74,7 @@ def _put_aside(corpus: CorpusConfig, source: SourceRecord, paths: DataPaths) -> 
 
 
 def twins(found: Sequence[Pair]) -> Html:
-    """What went beside what stayed, differences marked."""
+    """What went beside what it is like, differences marked."""
     if not found:
         return EMPTY
     order = sorted(found, key=lambda pair: not _compare(pair.removed_text, pair.kept_text)[1])
@@ -82,9 +82,9 @@ def twins(found: Sequence[Pair]) -> Html:
     for pair in order:
         left, right = differences(pair.removed_text, pair.kept_text)
         rows.append((_named(pair.removed, left), _named(pair.kept, right)))
-    lead = "Some near-duplicates, and what stays of their cluster, by how they begin; words that differ are marked."
-    chained = "A cluster is a chain: two that are not alike at all are linked by others between them, or by what comes later in their texts."
-    first, more = (table(("removed", "kept"), part, words=(0, 1), wide=True) for part in (rows[:_OPEN], rows[_OPEN:]))
+    lead = "Some near-duplicates that went, and one that each is linked to, by how they begin; words that differ are marked."
+    chained = "Linked are two that share a band of MinHash; where they begin unlike, what they share comes later."
+    first, more = (table(("removed", "like"), part, words=(0, 1), wide=True) for part in (rows[:_OPEN], rows[_OPEN:]))
     return join([paragraph(lead), first, folded(f"More pairs: {len(rows) - _OPEN}", join([paragraph(chained), more])) if rows[_OPEN:] else EMPTY])
 
 

@@ -125,6 +125,7 @@ def test_pictures_show_every_document(config: RunConfig, page: str) -> None:
     for source in read(config).manifest.sources:
         assert set(grouped(source.dropped)) <= set(card_pictures.FATES)
         assert sum(grouped(source.dropped).values()) == sum(source.dropped.values())
+    assert grouped({"list_ratio": 1, "empty": 2, "language": 4}) == {"filters": 3, "other language": 4}
 
 
 def test_what_a_reader_must_know_comes_first(config: RunConfig, page: str) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from cpt.corpus.tables import open_column, read_documents
 
 _PAIRS = 8
 _EXCERPT = 400
+_LOOKED_AT = 100_000
 
 
 class Fate(IntEnum):
@@ -89,21 +91,25 @@ def fetch_texts(shards: Sequence[tuple[Shard, Selected]], numbers: Numbers) -> l
     return [by_number[int(number)] for number in numbers]
 
 
-def sample_pairs(corpus: CorpusConfig, shards: Sequence[tuple[Shard, Selected]], gone: Numbers) -> list[Pair]:
-    """Some near-duplicates beside what stays for them, the same ones each time."""
-    order = sorted(range(min(gone.shape[1], 100_000)), key=lambda place: draw(corpus.seed, "pair", str(gone[0, place])))[:_PAIRS]
-    texts = fetch_texts(shards, gone[:, order].reshape(-1))
-    names = [f"{source_of(shards, number)}/{document.id}" for number, document in zip(gone[:, order].reshape(-1), texts, strict=True)]
+def sample_pairs(corpus: CorpusConfig, shards: Sequence[tuple[Shard, Selected]], fates: Fates, near: Numbers) -> list[Pair]:
+    """Some near-duplicates that went, each beside one that it shares a band with, the same ones each time."""
+    chosen = _some_edges(corpus, fates, near)
+    texts = fetch_texts(shards, chosen.reshape(-1))
+    names = [f"{source_of(shards, number)}/{document.id}" for number, document in zip(chosen.reshape(-1), texts, strict=True)]
+    half = chosen.shape[1]
     return [
-        Pair(
-            draw=place,
-            removed=names[place],
-            kept=names[place + len(order)],
-            removed_text=texts[place].text[:_EXCERPT],
-            kept_text=texts[place + len(order)].text[:_EXCERPT],
-        )
-        for place in range(len(order))
+        Pair(draw=place, removed=names[half + place], kept=names[place], removed_text=texts[half + place].text[:_EXCERPT], kept_text=texts[place].text[:_EXCERPT])
+        for place in range(half)
     ]
+
+
+def _some_edges(corpus: CorpusConfig, fates: Fates, near: Numbers) -> Numbers:
+    """[2, at most `_PAIRS`] of the edges to a near-duplicate, by the draw of its number."""
+    _, places = np.unique(near[1], return_index=True)
+    by_draw = sorted(places[:_LOOKED_AT].tolist(), key=lambda place: draw(corpus.seed, "pair", str(near[1, place])))
+    marked = (place for place in by_draw if fates[int(near[1, place]) // MOST_ROWS][int(near[1, place]) % MOST_ROWS] == Fate.near_duplicate)
+    found: Numbers = near[:, list(islice(marked, _PAIRS))]
+    return found
 
 
 def cluster_sizes(gone: Numbers) -> dict[str, int]:

@@ -69,7 +69,7 @@ class CountRecord(UnitRecord):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair(Artifact):
-    """A removed document and the one that stays in its place."""
+    """A removed near-duplicate and one that it shares a band with: the first of their cluster, or one that went for the same first."""
 
     draw: int
     removed: str
