@@ -18,6 +18,7 @@ BENCHES = {
     "checkpoint": "cpt.bench.checkpoint",
     "loaders": "cpt.bench.loading",
     "data": "cpt.bench.preparing",
+    "recall": "cpt.bench.planted",
 }
 """Name -> module with `OPTIONS` (name -> default, beside `save`) and `run(options, overrides, say) -> Figures`. Only the chosen one is imported."""
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 
 from cpt.config.run import RunConfig
 from cpt.config.running import Scheduler
+from cpt.core.artifacts import Artifact
 from cpt.core.errors import EXIT_DONE, EXIT_OURS, Problem, UserError
 from cpt.core.units import duration, size
 from cpt.corpus.batches import PUBLISH, Publish, batches
@@ -16,6 +18,14 @@ from cpt.corpus.pipeline import Pipeline, Stage, plan_corpus
 from cpt.corpus.prepare import finished
 from cpt.corpus.work import alone
 from slurm import chain, client
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChainRecord(Artifact):
+    """The last chain that was submitted for a corpus: its jobs are found again by their names."""
+
+    name: str
+    links: list[str]
 
 
 def submit(config: RunConfig, console: Console) -> int:
@@ -31,14 +41,28 @@ def submit(config: RunConfig, console: Console) -> int:
         if waiting := chain.queued(config, _name(pipeline), _links(pipeline)):
             console.print(f"already queued: {len(waiting)} tasks, {waiting[0].id} is {waiting[0].state}. {_follow(config)}", soft_wrap=True)
             return EXIT_DONE
+        require_idle(config, pipeline)
         pipeline.write()
         work = batches(pipeline, config.slurm.cpus_per_task, chain.MOST_TASKS)
         links = [chain.Link(batch.stage, len(batch.units), batch) for batch in work] + [chain.Link(PUBLISH, 1, Publish(pipeline.folder))]
+        ChainRecord(name=_name(pipeline), links=[link.name for link in links]).save(pipeline.paths.chain)
         jobs = chain.submit_chain(config, pipeline.folder / "jobs", _name(pipeline), links)
     for link in links:
         console.print(f"{link.name:>9}  array job {jobs[link.name]}, {link.tasks} task{'s' * (link.tasks > 1)}")
     console.print(_follow(config), soft_wrap=True)
     return EXIT_DONE
+
+
+def require_idle(config: RunConfig, pipeline: Pipeline) -> None:
+    """Raises `UserError` while the same corpus is being made with other settings by SLURM: whoever ends first would remove the other's work."""
+    if not pipeline.paths.chain.is_file() or config.cluster.scheduler is Scheduler.local:
+        return
+    other = ChainRecord.load(pipeline.paths.chain)
+    if other.name != _name(pipeline) and (waiting := chain.queued(config, other.name, other.links)):
+        what = f"{config.corpus.name} is being prepared with other settings: {len(waiting)} tasks of {other.name} are queued"
+        raise UserError(
+            Problem(where="corpus.name", what=what, why="both would be the same folder", fix=f"wait, or scancel {waiting[0].id}, or corpus.name=<another>")
+        )
 
 
 def show_status(config: RunConfig, console: Console) -> int:

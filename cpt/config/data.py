@@ -170,13 +170,15 @@ class DecontaminateConfig(Section):
     """Words. Tulu 3 (Lambert et al. 2024, arXiv 2411.15124, section 3.2) matches 8-grams; GPT-3 matched 13."""
     min_share: float = 0.5
     """Of an item's n-grams that a document must hold to be contaminated by it (Tulu 3)."""
+    max_items: int = 3
+    """n-grams that more items of one set have are no evidence: licenses, the wording of forms."""
     benchmarks: dict[str, list[str]] = field(default_factory=dict)
     """Name -> files of its items: `{mmlu: [data/mmlu/*.jsonl]}`."""
     fields: list[str] = field(default_factory=lambda: ["question", "prompt", "input", "text"])
     """The first of these that an item has is looked for."""
 
     def problems(self) -> Iterator[Problem]:
-        yield from positive(self, "ngram", "min_share")
+        yield from positive(self, "ngram", "min_share", "max_items")
         yield from fraction(self, "min_share")
 
 

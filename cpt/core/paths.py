@@ -68,6 +68,11 @@ class DataPaths:
         return self.root / ".work"
 
     @property
+    def chain(self) -> Path:
+        """The last chain of job arrays that was submitted."""
+        return self.root / "chain.json"
+
+    @property
     def fetched(self) -> Path:
         """Packages that were fetched, and the documents in them."""
         return self.root / ".fetch"

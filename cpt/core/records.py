@@ -88,6 +88,8 @@ class Contamination(Artifact):
     """That were looked for."""
     too_short: int
     """Items with fewer words than an n-gram, which cannot be."""
+    common: int
+    """Items that say nothing but what others of the set say, too, which cannot be either."""
     found: int
     """Items that some document held."""
     documents: int

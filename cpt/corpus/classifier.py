@@ -6,7 +6,6 @@ they are worth. A score is P(domain) as if both sides were equally common in wha
 
 from __future__ import annotations
 
-import heapq
 import io
 import json
 import re
@@ -64,11 +63,6 @@ def normalize(text: str) -> str:
     """
     plain = _NUMBER.sub("0", _LABEL.sub(" ", text[:_LOOKED_AT]).lower())
     return " ".join(_WORD.findall(plain))
-
-
-def examples(config: ClassifierConfig, texts: Iterable[str], seed: int) -> list[str]:
-    """`config.documents` of `texts` at most, drawn by what they say: in whichever order they come, and never more than these in memory."""
-    return heapq.nsmallest(config.documents, texts, key=lambda text: draw(seed, "classifier", text))
 
 
 def hold_out(texts: Iterable[str], seed: int) -> tuple[list[str], list[str]]:

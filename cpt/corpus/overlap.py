@@ -14,7 +14,7 @@ import re
 import unicodedata
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Self
 
@@ -96,6 +96,8 @@ class Counted:
     items: int = 0
     short: int = 0
     """Of these, how many have fewer words than an n-gram and cannot be looked for."""
+    common: int = 0
+    """How many are nothing but what other items say, too."""
 
 
 class References:
@@ -119,6 +121,25 @@ class References:
             return
         self.items.append((name, item_id))
         self._grams.append(np.unique(hash_grams(words, self.ngram)))
+
+    def without_common(self, most: int) -> References:
+        """Without n-grams that more than `most` items of one set have: a license, the wording of a form. Who holds that does not hold the item."""
+        grams, sizes = self.arrays()
+        owners = np.repeat(np.arange(len(sizes)), sizes)
+        names = {name: number for number, name in enumerate(self.sets)}
+        of_set = np.array([names[name] for name, _ in self.items], dtype=np.int64)[owners]
+        by_set = [np.unique(grams[of_set == number], return_counts=True) for number in names.values()]
+        rare = ~np.isin(grams, np.concatenate([np.empty(0, dtype=np.uint64), *(each[counts > most] for each, counts in by_set)]))
+        left = np.bincount(owners[rare], minlength=len(sizes))
+        found = References(self.ngram)
+        found.sets = {name: replace(counted) for name, counted in self.sets.items()}
+        for item, number, kept in zip(self.items, left, np.split(grams[rare], np.cumsum(left)[:-1]) if len(left) else [], strict=True):
+            if number:
+                found.items.append(item)
+                found._grams.append(kept)
+            else:
+                found.sets[item[0]].common += 1
+        return found
 
     def arrays(self) -> tuple[Keys, Indices]:
         """(distinct n-grams of one item after the other, how many each has)."""

@@ -67,8 +67,11 @@ def _is_whole(manifest: DataManifest, paths: DataPaths) -> bool:
 
 
 def _remove_stale(pipeline: Pipeline) -> None:
-    """What was made for other settings: tokens of an older corpus, and work that this one did not use."""
+    """What was made for other settings: tokens of an older corpus, and work that this one did not use; and what killed workers had begun."""
     used = {pipeline.tokens, pipeline.folder, *(record.parent for stage in pipeline.stages for record in stage.records)}
     for folder in (*pipeline.paths.root.glob("tokens-*"), *pipeline.paths.work.glob("*")):
         if folder not in used and not any(folder in other.parents for other in used):
             shutil.rmtree(folder, ignore_errors=True)
+    for folder in used:
+        for temp in folder.rglob(".*.tmp"):
+            temp.unlink(missing_ok=True)

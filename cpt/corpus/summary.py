@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rich.table import Table
 
-from cpt.core.errors import CptError
+from cpt.core.errors import CptError, Problem, UserError
 from cpt.core.records import ClassifierRecord, Contamination, DataManifest, SourceRecord, SplitRecord, StageRecord
 from cpt.core.units import count, duration, size
 from cpt.corpus.pipeline import Pipeline, Stage
@@ -54,7 +54,7 @@ def _sources_table(manifest: DataManifest) -> Table:
     for source in manifest.sources:
         numbers = (source.documents_read, source.train.documents, source.heldout.documents)
         tokens = (count(source.train.tokens), count(source.heldout.tokens))
-        table.add_row(source.name, source.group, source.language, *map(str, numbers), *tokens, reasons(source.dropped) or "-")
+        table.add_row(source.name, source.group, source.language, *map(str, numbers), *tokens, reasons(source.dropped, 4) or "-")
     return table
 
 
@@ -70,9 +70,9 @@ def _classifiers_table(classifiers: Sequence[ClassifierRecord]) -> Table:
 
 
 def _contamination_table(sets: Sequence[Contamination]) -> Table:
-    table = _table("looked for in training text", ("set",), ("items", "too short", "found", "documents left out"))
+    table = _table("looked for in training text", ("set",), ("items", "too short", "common", "found", "documents left out"))
     for one in sets:
-        table.add_row(one.name, str(one.items), str(one.too_short), str(one.found), str(one.documents))
+        table.add_row(one.name, str(one.items), str(one.too_short), str(one.common), str(one.found), str(one.documents))
     return table
 
 
@@ -94,9 +94,11 @@ def _table(title: str, words: Sequence[str], numbers: Sequence[str], after: Sequ
     return table
 
 
-def reasons(dropped: Mapping[str, int]) -> str:
-    """`12 near_duplicate, 3 unreadable`: the most frequent first."""
-    return ", ".join(f"{number} {reason}" for reason, number in sorted(dropped.items(), key=lambda item: (-item[1], item[0])) if number)
+def reasons(dropped: Mapping[str, int], most: int = 100) -> str:
+    """`12 near_duplicate, 3 unreadable`: the `most` frequent first, the others in one number."""
+    ordered = sorted(((number, reason) for reason, number in dropped.items() if number), key=lambda one: (-one[0], one[1]))
+    said = [f"{number} {reason}" for number, reason in ordered[:most]]
+    return ", ".join([*said, *([f"{sum(number for number, _ in ordered[most:])} for other reasons"] if ordered[most:] else [])])
 
 
 def _tokens(pipeline: Pipeline, source: str) -> list[TokenRecord]:
@@ -113,6 +115,15 @@ def _source(pipeline: Pipeline, name: str, selected: SelectRecord, fates: Mappin
     dropped = {reason: number for reason, number in (selected.dropped | gone | contaminated).items() if number}
     if selected.documents + selected.unreadable != sum(dropped.values()) + train.documents + heldout.documents:
         raise CptError(f"{name}: {selected.documents} documents were read; {train.documents} + {heldout.documents} are left, dropped {dropped}")
+    if not train.tokens:
+        raise UserError(
+            Problem(
+                where=f"corpus.sources.{name}",
+                what=f"has no document left to train on; dropped {reasons(dropped)}",
+                why="every one that passed the filters is a duplicate, held out, or holds what the model is measured on",
+                fix=f"other text, fewer benchmarks, a higher corpus.decontaminate.min_share, or ~corpus.sources.{name}",
+            )
+        )
     return SourceRecord(
         name=name,
         group=source.group.value,
@@ -132,7 +143,7 @@ def _contamination(decided: DecideRecord, tokens: Sequence[TokenRecord]) -> list
     documents = merged([record.contaminated for record in tokens])
     found = {name: {item for record in tokens for item in record.items.get(name, [])} for name in decided.references}
     return [
-        Contamination(name=name, items=items, too_short=decided.too_short[name], found=len(found[name]), documents=documents.get(name, 0))
+        Contamination(name=name, items=items, too_short=decided.too_short[name], common=decided.common[name], found=len(found[name]), documents=documents.get(name, 0))
         for name, items in decided.references.items()
     ]
 

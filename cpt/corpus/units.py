@@ -87,8 +87,9 @@ def decide_unit(pipeline: Pipeline) -> None:
         pairs=sample_pairs(corpus, shards, fates, edges.near),
         benchmarks=benchmarks,
         origins=origins,
-        references={name: counts.items - counts.short for name, counts in references.sets.items()},
+        references={name: counts.items - counts.short - counts.common for name, counts in references.sets.items()},
         too_short={name: counts.short for name, counts in references.sets.items()},
+        common={name: counts.common for name, counts in references.sets.items()},
     ).save(pipeline.decided)
 
 
@@ -152,6 +153,7 @@ def _references(pipeline: Pipeline, heldout: Mapping[str, list[Document]]) -> Re
         for source, documents in heldout.items():
             for document in documents:
                 found.add(f"held-out {source}", document.id, document.text)
+    found = found.without_common(rules.max_items)
     found.save(pipeline.references)
     return found
 

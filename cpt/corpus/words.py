@@ -7,6 +7,7 @@ pipeline stumbles; here it stays.)
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -23,6 +24,7 @@ _REMEMBERED = 500_000
 """Chunks, about 100 bytes each."""
 _WHOLE = ("ja", "th", "vi", "zh")
 """Languages in which spaCy is given a segmenter that looks beyond a chunk."""
+_SPACE = re.compile(r"(\s+)")
 _WORD, _END, _PUNCTUATION = "w", ".", ","
 """Kinds of words for who counts sentences."""
 
@@ -69,7 +71,7 @@ class ChunkWords:
         """Chunks whose words may depend on the chunks beside them: one in 700 of those known."""
         self._words: Memory[tuple[str, ...]] = Memory(self._learn_words)
         self._simplified: Memory[tuple[str, ...]] = Memory(self._learn_simplified)
-        self._kinds: Memory[str] = Memory(lambda chunk: "".join(map(self._kind, self._words[chunk])))
+        self._kinds: Memory[str] = Memory(self._learn_kinds)
 
     def split(self, text: str) -> list[str]:
         """As `Words`."""
@@ -84,15 +86,18 @@ class ChunkWords:
         return found if self._beside.isdisjoint(chunks) else self.split(simplify_text(text))
 
     def sentences(self, line: str) -> int:
-        """As `Words`: a sentence begins with the first word that is no punctuation after a mark that ends one."""
+        """As `Words`: one begins with the first word that is no punctuation after a mark that ends one. White space counts as a word unless it is one space."""
         chunks = line.split()
-        kinds = "".join(map(self._kinds.__getitem__, chunks))
+        kinds = "".join(map(self._kinds.__getitem__, chunks if " ".join(chunks) == line else _SPACE.split(line)))
         if not self._beside.isdisjoint(chunks):
-            kinds = "".join(map(self._kind, self.split(line)))
+            kinds = "".join(map(self._kind, self._asked(line)))
         return 1 + kinds.replace(_PUNCTUATION, "").count(_END + _WORD)
 
     def _kind(self, word: str) -> str:
         return _END if word in self._ends else _PUNCTUATION if self._is_punctuation(word) else _WORD
+
+    def _learn_kinds(self, chunk: str) -> str:
+        return "".join(map(self._kind, self._words[chunk])) if chunk.strip() else _WORD * (chunk not in ("", " "))
 
     def _learn_words(self, chunk: str) -> tuple[str, ...]:
         if self._affixes.is_token(chunk):
@@ -110,12 +115,16 @@ class ChunkWords:
         return words
 
     def _line(self, line: str) -> list[str]:
-        """spaCy's words, where some may depend on what is beside them. Nothing reaches over the end of a line."""
+        """Nothing reaches over the end of a line."""
         chunks = line.split()
         if self._beside.isdisjoint(chunks):
             return list(chain.from_iterable(map(self._words.__getitem__, chunks)))
+        return [word for token in self._asked(line) if (word := token.strip())]
+
+    def _asked(self, line: str) -> list[str]:
+        """spaCy's words, white space among them."""
         with self._pipeline.memory_zone():  # without one it keeps every word that it has ever seen
-            return [word for token in self._pipeline.tokenizer(line) if (word := token.text.strip())]
+            return [token.text for token in self._pipeline.tokenizer(line)]
 
 
 def _simple_ascii(chunk: str) -> list[str]:

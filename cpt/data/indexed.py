@@ -56,17 +56,19 @@ def ids_path(prefix: Path) -> Path:
 
 
 class IndexedWriter:
-    """Context manager: documents in, `<prefix>.bin` and, at a clean end, `<prefix>.idx` out."""
+    """Context manager: documents in, at a clean end `<prefix>.bin` and then `<prefix>.idx` out."""
 
     def __init__(self, prefix: Path, dtype: str) -> None:
         self._prefix = prefix
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._lengths: list[int] = []
+        self._temp: Path
         self._file: BinaryIO
 
     def __enter__(self) -> Self:
         self._prefix.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(bin_path(self._prefix), "wb")
+        self._temp = bin_path(self._prefix).with_name(f".{self._prefix.name}.bin.{os.uname().nodename}.{os.getpid()}.tmp")
+        self._file = open(self._temp, "wb")
         return self
 
     def add(self, tokens: npt.ArrayLike) -> None:
@@ -79,11 +81,15 @@ class IndexedWriter:
         self._lengths.append(array.size)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        if kind is None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self._file.close()
         if kind is None:
-            write_bytes(idx_path(self._prefix), index_bytes(self._lengths, self._dtype))
+            os.replace(self._temp, bin_path(self._prefix))
+            write_bytes(idx_path(self._prefix), index_bytes(self._lengths, self._dtype))  # syncs the folder, too
+        else:
+            self._temp.unlink(missing_ok=True)
 
 
 def index_bytes(lengths: npt.ArrayLike, dtype: np.dtype[Any]) -> bytes:

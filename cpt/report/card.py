@@ -168,17 +168,23 @@ def _reasons(corpus: CorpusConfig, sources: list[SourceRecord]) -> Html:
     for source in losers:
         for reason, number in source.dropped.items():
             totals[reason] = totals.get(reason, 0) + number
+    by_number = sorted(totals.items(), key=lambda item: (-item[1], item[0]))
     rows: list[tuple[Cell, ...]] = [
-        (_reason(reason, corpus, losers), *(f"{source.dropped[reason]:,}" if reason in source.dropped else "" for source in losers), f"{total:,}")
-        for reason, total in sorted(totals.items(), key=lambda item: (-item[1], item[0]))
+        (_name(reason), *(f"{source.dropped[reason]:,}" if reason in source.dropped else "" for source in losers), f"{total:,}") for reason, total in by_number
     ]
-    return table(("left out as", *(source.name for source in losers), "all"), rows, wide=True)
+    meanings = [(_name(reason), _meaning(reason, corpus, losers)) for reason, _ in by_number]
+    counts = table(("left out as", *(source.name for source in losers), "all"), rows, wide=True)
+    return join([counts, folded("What these mean", table(("left out as", "because"), meanings, words=(0, 1)))])
 
 
-def _reason(reason: str, corpus: CorpusConfig, sources: list[SourceRecord]) -> Html:
-    """Its name, and in words what it means to the source that lost most by it."""
+def _name(reason: str) -> Html:
+    return Html(f"<code>{text(reason)}</code>")
+
+
+def _meaning(reason: str, corpus: CorpusConfig, sources: list[SourceRecord]) -> str:
+    """In words, to the source that lost most by it."""
     loser = max(sources, key=lambda source: source.dropped.get(reason, 0))
-    return Html(f'<code>{text(reason)}</code> <span class="detail">{text(explain(reason, corpus, loser.name))}</span>')
+    return explain(reason, corpus, loser.name)
 
 
 def _tokens(prepared: Prepared) -> Html:
@@ -221,8 +227,8 @@ def _contamination(prepared: Prepared) -> Html:
 
 
 def _sets(sets: list[Contamination]) -> Html:
-    rows = [(one.name, f"{one.items:,}", f"{one.too_short:,}", f"{one.found:,}", f"{one.documents:,}") for one in sets]
-    return table(("set", "items looked for", "too short", "found", "documents left out"), rows)
+    rows = [(one.name, *(f"{number:,}" for number in (one.items, one.too_short, one.common, one.found, one.documents))) for one in sets]
+    return table(("set", "items looked for", "too short", "common", "found", "documents left out"), rows)
 
 
 def _scrubbed(prepared: Prepared) -> Html:

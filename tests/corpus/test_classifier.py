@@ -16,7 +16,7 @@ from fasttext import FastText
 from cpt.config.data import Backend, ClassifierConfig, CutBy
 from cpt.core.errors import MissingInput, UserError
 from cpt.corpus import classifier as module
-from cpt.corpus.classifier import Classifier, examples, hold_out, load, normalize, train
+from cpt.corpus.classifier import Classifier, hold_out, load, normalize, train
 from cpt.corpus.cut import Curve, curve, threshold
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -244,11 +244,8 @@ def test_fasttext_tries_again_after_nan(monkeypatch: pytest.MonkeyPatch) -> None
         train(config(backend=Backend.fasttext), domain, other, seed=0)
 
 
-def test_examples_and_the_part_held_out_depend_on_what_they_say() -> None:
+def test_the_part_held_out_depends_on_what_texts_say() -> None:
     entries = texts("dictionary")
-    chosen = examples(config(documents=500), iter(entries), seed=1)
-    assert len(set(chosen)) == 500
-    assert chosen == examples(config(documents=500), reversed(entries), seed=1) != examples(config(documents=500), entries, seed=2)
     learned, measured = hold_out([*entries, *entries], seed=1)
     assert not set(learned) & set(measured)
     assert len(measured) / len(entries) / 2 == pytest.approx(0.2, abs=0.03)

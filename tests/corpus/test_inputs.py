@@ -53,7 +53,12 @@ def test_small_files_share_a_shard_and_no_shard_has_two_sources(tmp_path: Path) 
         (tmp_path / f"{number}.jsonl").write_bytes(b"x" * 10)
     first, second = [f"{tmp_path}/[0-2].jsonl"], [f"{tmp_path}/[3-5].jsonl"]
     shards = plan_shards({"a": first, "b": second}, 25)
-    assert [(shard.number, shard.source, shard.index, len(shard.pieces)) for shard in shards] == [(0, "a", 0, 2), (1, "a", 1, 1), (2, "b", 0, 2), (3, "b", 1, 1)]
+    assert [(shard.number, shard.source, shard.index, len(shard.pieces)) for shard in shards] == [
+        (0, "a", 0, 2),
+        (1, "a", 1, 1),
+        (2, "b", 0, 2),
+        (3, "b", 1, 1),
+    ]
     assert shards == plan_shards({"a": first, "b": second}, 25)
 
 

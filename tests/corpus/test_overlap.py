@@ -209,6 +209,24 @@ def test_items_that_are_too_short_are_counted() -> None:
     assert Detector(found, 0.5).find(["a b c d e f g h"]) == [Hit("long", "1", 1.0)]
 
 
+def test_what_several_items_of_a_set_say_is_no_evidence() -> None:
+    """A license at the end of four of five held-out pages: other pages have it, and hold none of them."""
+    random = Random(5)
+    license = " ".join(sentence(random, 40))
+    found = References(8)
+    pages = [" ".join(sentence(random, 20)) for _ in range(4)]
+    for number, page in enumerate(pages):
+        found.add("held-out", str(number), f"{page} {license}")
+    found.add("held-out", "bare", license)
+    found.add("quiz", "0", pages[0])  # another set says the same: that is no form of words
+    plain = found.without_common(3)
+    training = [f"{' '.join(sentence(random, 200))} {license}", pages[0], f"{pages[1]} something else", license]
+    assert [hit and (hit.set, hit.item) for hit in Detector(found, 0.5).find(training)] == [("held-out", "bare"), ("quiz", "0"), None, ("held-out", "bare")]
+    assert [hit and (hit.set, hit.item) for hit in Detector(plain, 0.5).find(training)] == [None, ("quiz", "0"), ("held-out", "1"), None]
+    assert plain.sets == {"held-out": Counted(items=5, short=0, common=1), "quiz": Counted(items=1)}
+    assert found.without_common(5).arrays()[0].tolist() == found.arrays()[0].tolist()
+
+
 def test_saved_and_loaded(tmp_path: Path, items: list[list[str]], planted: Detector) -> None:
     texts = [" ".join(item) for item in items]
     for name in ("one.npz", "two.npz"):

@@ -93,8 +93,7 @@ def test_no_family_is_trained_on_and_held_out(prepared: Prepared) -> None:
     config, manifest = prepared
     family = {row["id"]: row["family"] for row in sample("listings")}
     train, heldout = (
-        {family[json.loads(line)] for line in ids_path(prefix(config, manifest, "listings", split)).read_text().splitlines()}
-        for split in ("train", "heldout")
+        {family[json.loads(line)] for line in ids_path(prefix(config, manifest, "listings", split)).read_text().splitlines()} for split in ("train", "heldout")
     )
     assert train
     assert heldout

@@ -110,8 +110,9 @@ def test_numbers_are_the_manifests(config: RunConfig, page: str) -> None:
     assert row(page, "shop (domain, en)")[1:6:2] == ["42", str(shop.train.documents), "1"]
     assert row(page, "pages (general, de)")[1:6:2] == ["45", str(pages.train.documents), "5"]
     assert row(page, "unreadable")[1:] == ["", "2", "2"]
-    assert row(page, "gopher_short_doc Fewer than 20 words.")[1:] == ["1", "", "1"]
-    assert row(page, "quiz") == ["quiz", "1", "1", "1", "1"]
+    assert row(page, "gopher_short_doc")[1:] == ["1", "", "1"]
+    assert "Fewer than 20 words." in page
+    assert row(page, "quiz") == ["quiz", "1", "1", "0", "1", "1"]
     assert row(page, "email") == ["email", "2"]
     assert f"{shop.train.documents + shop.heldout.documents + pages.train.documents + pages.heldout.documents} of 87 read" in page
     tokens = [shop.train.tokens, 0, pages.train.tokens]  # German: not English, whatever its group

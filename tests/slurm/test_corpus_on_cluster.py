@@ -50,6 +50,8 @@ def test_a_chain_of_arrays_makes_what_one_machine_makes(cluster: DevCluster, set
     code, out = say(capsys, "--submit", settings)
     assert code == 0 and [line.split()[0] for line in out.splitlines()[:5]] == ["select", "match", "decide", "tokenize", "publish"]
     assert "already queued: " in say(capsys, "--submit", settings)[1]
+    assert main(["prepare", "--submit", *settings, "corpus.seed=1"]) == 2
+    assert "is being prepared with other settings: " in capsys.readouterr().err
     settled(config)
     manifest = finished(plan_corpus(config))
     assert manifest is not None, say(capsys, "--status", settings)[1]
@@ -77,3 +79,24 @@ def test_what_fails_on_a_node_is_said_and_mended_by_the_same_command(
     assert code == 0 and done < 4  # what was done of the other source stays done
     settled(config)
     assert finished(plan_corpus(config)) is not None, say(capsys, "--status", settings)[1]
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_costs_its_own_units_and_nobody_waits(
+    cluster: DevCluster, settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SLURM queues the task again, on another node; what it had done stays done."""
+    config = compose_parts(settings)
+    say(capsys, "--submit", settings)
+    pipeline = plan_corpus(config)
+    name = f"own.{pipeline.keys['tokenize'][:6]}.select"
+    (node,) = {job.nodes for job in wait_for(lambda: [job for job in client.jobs(config.cluster, name=name) if job.state == "RUNNING"], "a task that runs")[:1]}
+    cluster.kill(node)
+    try:
+        settled(config)
+    finally:
+        cluster.up(node)
+    manifest = finished(plan_corpus(config))
+    assert manifest is not None, say(capsys, "--status", settings)[1]
+    give_tokenizer(tmp_path / "alone", Path(config.run_root) / "base" / "tiny" / "tokenizer.json")
+    assert manifest.content_hash == prepare(compose_parts([*settings, f"run_root={tmp_path}/alone"]), quiet).content_hash

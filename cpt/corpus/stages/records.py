@@ -98,6 +98,8 @@ class DecideRecord(UnitRecord):
     """Set that is looked for in training text -> items that can be."""
     too_short: dict[str, int]
     """Set -> items with fewer words than an n-gram has."""
+    common: dict[str, int]
+    """Set -> items that say nothing but what others say, too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
