@@ -15,8 +15,9 @@ from cpt.config.run import RunConfig
 from cpt.config.seal import read_config
 from cpt.core.amendments import Amendment, Segment, segments
 from cpt.core.errors import MissingInput, Problem, UserError
+from cpt.core.manifest import DataManifest
 from cpt.core.paths import RunPaths
-from cpt.core.records import DataManifest, MixturePlan, RunRecord
+from cpt.core.records import MixturePlan, RunRecord
 from cpt.data.manifest import read_manifest
 from cpt.mix import plan_mixture
 from jobs.status_answer import locate

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from cpt.core import units
 from cpt.core.errors import EXIT_DONE, EXIT_OURS
+from cpt.core.manifest import DataManifest
 from cpt.core.paths import RunPaths
-from cpt.core.records import DataManifest
 from cpt.data import MixtureDataset
 from cpt.data.manifest import prepare_command
 from cpt.data.mixture import changed_sources

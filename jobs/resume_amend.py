@@ -12,8 +12,8 @@ from cpt.config.seal import to_yaml
 from cpt.core.amendments import Amendment, Amendments
 from cpt.core.artifacts import json_text, write_all
 from cpt.core.errors import Problem, UserError
+from cpt.core.manifest import DataManifest
 from cpt.core.paths import RunPaths
-from cpt.core.records import DataManifest
 from cpt.data import open_manifest
 from cpt.data.mixture import changed_sources
 from cpt.mix import plan_mixture

@@ -16,8 +16,9 @@ from cpt.config.seal import read_config
 from cpt.core.amendments import Segment, segments
 from cpt.core.artifacts import sha256_file
 from cpt.core.errors import Problem, UserError
+from cpt.core.manifest import DataManifest
 from cpt.core.paths import RunPaths
-from cpt.core.records import DataManifest, DataPosition, MixturePlan, RunRecord
+from cpt.core.records import DataPosition, MixturePlan, RunRecord
 from cpt.data import MixtureDataset, batch_crc32, data_fingerprint, open_manifest, open_mixture, require_same_data, row_checksums
 from cpt.data.indexed import bin_path
 from cpt.data.position import spans

@@ -14,8 +14,9 @@ from cpt.config.run import RunConfig
 from cpt.config.seal import Texts, read_config
 from cpt.core.artifacts import json_text, write_all
 from cpt.core.errors import MissingInput, Problem, UserError
+from cpt.core.manifest import DataManifest
 from cpt.core.paths import RunPaths
-from cpt.core.records import DataManifest, MixturePlan, PlanRecord, RunRecord
+from cpt.core.records import MixturePlan, PlanRecord, RunRecord
 from slurm.script import Origin, render
 
 _VERSIONS = ("cpt", "hydra-core", "submitit", "torch", "megatron-core", "transformers", "numpy")

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from cpt.config.compose import compose_config
 from cpt.config.run import RunConfig
-from cpt.core.records import DataManifest
+from cpt.core.manifest import DataManifest
 from cpt.corpus.prepare import prepare
 from cpt.data.indexed import IndexedTokens, IndexedWriter
 

@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass, replace
 from itertools import chain, zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +28,7 @@ from omegaconf import OmegaConf
 from cpt.bench.figures import Figures, Say, whole_number
 from cpt.bench.planting import EXACT, LEAST_WORDS, Copies, Items, Passages, Plant, counts, likeness
 from cpt.config.compose import compose_parts
-from cpt.config.data import Backend, ClassifierConfig, CorpusConfig, CutBy, FieldNames, Reader, SourceConfig, SourceGroup
+from cpt.config.data import ClassifierConfig, CorpusConfig, CutBy, FieldNames, Reader, SourceConfig, SourceGroup
 from cpt.core.artifacts import write_bytes, write_text
 from cpt.core.errors import Problem, UserError
 from cpt.corpus.debian import Mirror

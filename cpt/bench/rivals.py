@@ -1,4 +1,4 @@
-"""One side of `cpt bench data` in a process of its own: `rivals.py ours|theirs filters|tokens FOLDER ARGUMENT` prints seconds of the processor and a hash."""
+"""One side of `cpt bench data` in a process of its own: `rivals.py ours|theirs KIND FOLDER ARGUMENT` prints what it took and a hash of what came out, as JSON."""
 
 from __future__ import annotations
 
@@ -6,26 +6,33 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import batched
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cpt.bench.duplicates import our_duplicates, their_duplicates
+
 _BATCH = 256
 Parts = Callable[[], list[bytes]]
 """What came out, read when the clock has stopped."""
-Begin = Callable[[], list[str]]
+Begin = Callable[[], Iterable[str]]
 """Starts the clock and gives the texts; called when everything is imported."""
+STREAMED = "worker"
+"""The kind of work whose texts are read while the clock runs, a line at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Seconds of the processor, and a hash of what came out."""
+    """Seconds of the processor, a hash of what came out, seconds by the clock, and the most memory that the process ever had, in bytes."""
 
     seconds: float
     result: str
+    wall: float = 0.0
+    memory: int = 0
 
 
 def our_filters(begin: Begin, folder: Path, profile: str) -> Parts:
@@ -38,9 +45,8 @@ def our_filters(begin: Begin, folder: Path, profile: str) -> Parts:
 
     words, signatures = words_of("en"), Signatures(DedupConfig())
     rules, kept, found = Filter(profiles()[profile], "en", words), list[bytes](), list[Any]()
-    texts = begin()
-    for start in range(0, len(texts), _BATCH):
-        passed = [text for reason, text in map(rules.judge, texts[start : start + _BATCH]) if not reason]
+    for texts in batched(begin(), _BATCH):
+        passed = [text for reason, text in map(rules.judge, texts) if not reason]
         simplified = [words.simplified(text) for text in passed]
         found.append(signatures.of([each for each in simplified if len(each) >= 5]))
         kept += [text.encode() for text in passed]
@@ -84,6 +90,23 @@ def their_filters(begin: Begin, folder: Path, profile: str) -> Parts:
     return lambda: [*kept, *(_sorted_rows(np.fromfile(band, dtype=[("rows", "<u8", 8), ("document", "<u4")])["rows"]).tobytes() for band in bands)]
 
 
+def our_worker(begin: Begin, folder: Path, profile: str) -> Parts:
+    """Judge and sign a stream, keys of bands on disk: what a worker of a preparation holds, and nothing else."""
+    from cpt.config.data import DedupConfig
+    from cpt.config.filters import profiles
+    from cpt.corpus.rules import Filter
+    from cpt.corpus.signatures import Signatures
+    from cpt.corpus.words import words_of
+
+    words, signatures = words_of("en"), Signatures(DedupConfig())
+    rules = Filter(profiles()[profile], "en", words)
+    with (folder / "keys").open("wb") as file:
+        for texts in batched(begin(), _BATCH):
+            simplified = [words.simplified(text) for reason, text in map(rules.judge, texts) if not reason]
+            signatures.bands(signatures.of([each for each in simplified if len(each) >= 5])).tofile(file)
+    return list
+
+
 def our_tokens(begin: Begin, folder: Path, tokenizer: str) -> Parts:
     """The suite's own writer."""
     from tokenizers import Tokenizer
@@ -93,7 +116,7 @@ def our_tokens(begin: Begin, folder: Path, tokenizer: str) -> Parts:
 
     documents = DocumentTokenizer(Tokenizer.from_file(tokenizer), 0, "")
     with IndexedWriter(folder / "ours", documents.dtype) as writer:
-        for ids in documents.encode(begin()):
+        for ids in documents.encode(list(begin())):
             writer.add(ids)
     return lambda: [(folder / f"ours.{end}").read_bytes() for end in ("bin", "idx")]
 
@@ -119,6 +142,9 @@ SIDES: dict[tuple[str, str], Callable[[Begin, Path, str], Parts]] = {
     ("theirs", "filters"): their_filters,
     ("ours", "tokens"): our_tokens,
     ("theirs", "tokens"): their_tokens,
+    ("ours", "duplicates"): our_duplicates,
+    ("theirs", "duplicates"): their_duplicates,
+    ("ours", STREAMED): our_worker,
 }
 
 
@@ -127,18 +153,32 @@ def _sorted_rows(rows: Any) -> Any:
     return np.ascontiguousarray(rows[np.lexsort(rows.T[::-1])])
 
 
-def main(side: str, kind: str, folder: str, argument: str) -> None:
-    """Texts are read before the clock starts."""
-    texts = [json.loads(line)["text"] for line in (Path(folder) / "texts.jsonl").read_text().splitlines()]
-    begun = list[float]()
+def _texts(folder: Path) -> Iterator[str]:
+    with (folder / "texts.jsonl").open() as file:
+        for line in file:
+            yield json.loads(line)["text"]
 
-    def begin() -> list[str]:
-        begun.append(time.process_time())
+
+def _most_memory() -> int:
+    """Of this process alone; what `getrusage` says includes the process that started it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def main(side: str, kind: str, folder: str, argument: str) -> None:
+    """Texts are read before the clock starts, unless they are streamed."""
+    texts = _texts(Path(folder)) if kind == STREAMED else list(_texts(Path(folder)))
+    begun = list[tuple[float, float]]()
+
+    def begin() -> Iterable[str]:
+        begun.append((time.process_time(), time.perf_counter()))
         return texts
 
     parts = SIDES[side, kind](begin, Path(folder), argument)
-    seconds = time.process_time() - begun[0]
-    sys.stdout.write(f"{seconds} {hashlib.sha256(chr(0).encode().join(parts())).hexdigest()[:16]}\n")
+    seconds, wall = time.process_time() - begun[0][0], time.perf_counter() - begun[0][1]
+    memory = _most_memory()
+    result = hashlib.sha256(chr(0).encode().join(parts())).hexdigest()[:16]
+    sys.stdout.write(f"{json.dumps(asdict(Outcome(seconds, result, wall, memory)))}\n")
 
 
 if __name__ == "__main__":

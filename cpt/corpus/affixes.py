@@ -90,7 +90,7 @@ class Affixes:
     def _inside(self, text: str, look: Look, special: Mapping[str, Tokens]) -> Sequence[str]:
         if not text or text in special:
             return special.get(text, ())
-        if self._token(text) or ("." in text or not self._dotted) and self._url(text):
+        if self._token(text) or (("." in text or not self._dotted) and self._url(text)):
             return (text,)
         found, begun = list[str](), 0
         for match in look.infix(text):

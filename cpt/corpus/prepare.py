@@ -9,8 +9,8 @@ from dataclasses import asdict
 from cpt.config.run import RunConfig
 from cpt.core.artifacts import sha256_file, sync_folder, write_bytes, write_text
 from cpt.core.errors import UserError
+from cpt.core.manifest import DataManifest
 from cpt.core.paths import DataPaths
-from cpt.core.records import DataManifest
 from cpt.corpus.inspection import inspect
 from cpt.corpus.pipeline import Pipeline, plan_corpus
 from cpt.corpus.readings import read_bad

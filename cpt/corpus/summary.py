@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rich.table import Table
 
+from cpt.core.artifacts import sha256_json
 from cpt.core.errors import CptError, Problem, UserError
-from cpt.core.records import ClassifierRecord, Contamination, DataManifest, SourceRecord, SplitRecord, StageRecord
+from cpt.core.manifest import ClassifierRecord, Contamination, DataManifest, SourceRecord, SplitRecord, StageRecord
 from cpt.core.units import count, duration, size
 from cpt.corpus.pipeline import Pipeline, Stage
 from cpt.corpus.readings import require_all_readable
 from cpt.corpus.stages.learn import how_it_does, read_curve
-from cpt.corpus.stages.records import DecideRecord, LearnRecord, SelectRecord, TokenRecord, UnitRecord, merged
+from cpt.corpus.stages.records import DecideRecord, LearnRecord, SelectRecord, TokenRecord, merged
 from cpt.corpus.tokens import open_tokenizer
 from cpt.data.manifest import corpus_fingerprint
 
@@ -143,7 +144,9 @@ def _contamination(decided: DecideRecord, tokens: Sequence[TokenRecord]) -> list
     documents = merged([record.contaminated for record in tokens])
     found = {name: {item for record in tokens for item in record.items.get(name, [])} for name in decided.references}
     return [
-        Contamination(name=name, items=items, too_short=decided.too_short[name], common=decided.common[name], found=len(found[name]), documents=documents.get(name, 0))
+        Contamination(
+            name=name, items=items, too_short=decided.too_short[name], common=decided.common[name], found=len(found[name]), documents=documents.get(name, 0)
+        )
         for name, items in decided.references.items()
     ]
 
@@ -170,8 +173,11 @@ def _classifier(pipeline: Pipeline, name: str) -> ClassifierRecord:
 
 def _stage(stage: Stage) -> StageRecord:
     records = [stage.kind.load(record) for record in stage.records]
-    return StageRecord(name=stage.name, units=len(records), seconds=sum(record.seconds for record in records), bytes=sum(map(_bytes, records)))
-
-
-def _bytes(record: UnitRecord) -> int:
-    return sum(record.files.values())
+    files = [file for record in records for file in record.files.values()]
+    return StageRecord(
+        name=stage.name,
+        units=len(records),
+        seconds=sum(record.seconds for record in records),
+        bytes=sum(file.bytes for file in files),
+        sha256=sha256_json([file.sha256 for file in files]),
+    )

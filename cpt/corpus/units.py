@@ -27,7 +27,7 @@ from cpt.corpus.stages.decide import (
 )
 from cpt.corpus.stages.learn import Sides, learn, score, threshold_of
 from cpt.corpus.stages.match import match
-from cpt.corpus.stages.records import DecideRecord, sizes
+from cpt.corpus.stages.records import DecideRecord, describe
 from cpt.corpus.stages.select import select
 from cpt.corpus.stages.tokenize import Found, staying, write_tokens
 from cpt.corpus.tables import DocumentWriter, open_column, read_documents, save_column
@@ -79,7 +79,7 @@ def decide_unit(pipeline: Pipeline) -> None:
         save_column(pipeline.fates(shard), fates[shard.number])
     files = [pipeline.references, *(pipeline.fates(shard) for shard, _ in shards), *map(pipeline.heldout, heldout), *map(pipeline.benchmark, benchmarks)]
     DecideRecord(
-        files=sizes(files),
+        files=describe(files),
         seconds=time.process_time() - begun,
         fates=counted,
         cuts=_thresholds(pipeline),

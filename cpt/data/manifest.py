@@ -11,7 +11,7 @@ from cpt.config.data import CorpusConfig
 from cpt.config.run import RunConfig
 from cpt.core.artifacts import sha256_file, sha256_json
 from cpt.core.errors import MissingInput, Problem, UserError
-from cpt.core.records import DataManifest
+from cpt.core.manifest import DataManifest
 from cpt.data.indexed import IndexedTokens
 
 

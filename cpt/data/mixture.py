@@ -10,8 +10,9 @@ import numpy as np
 from cpt.config.run import RunConfig
 from cpt.core.amendments import Segment
 from cpt.core.errors import Problem, UserError
+from cpt.core.manifest import DataManifest
 from cpt.core.paths import DataPaths
-from cpt.core.records import DataManifest, DataPosition, MixturePlan
+from cpt.core.records import DataPosition, MixturePlan
 from cpt.data.blend import MAX_SAMPLES, BlendHistory, Indices
 from cpt.data.identity import data_fingerprint
 from cpt.data.indexed import IndexedTokens, Tokens

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cpt.core.errors import UserError
-from cpt.core.records import DataManifest, ShardRecord
+from cpt.core.manifest import DataManifest, ShardRecord
 from cpt.data.indexed import bin_path, ids_path, idx_path, index_bytes, read_index
 
 _PIECE = 8 * 2**20

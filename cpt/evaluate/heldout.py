@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from cpt.core.records import DataManifest, SourceLoss
+from cpt.core.manifest import DataManifest
+from cpt.core.records import SourceLoss
 
 Windows = npt.NDArray[np.int64]
 TokenLosses = Callable[[Windows], npt.NDArray[np.float32]]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cpt.config.data import MixtureConfig
 from cpt.core.errors import Problem, UserError
-from cpt.core.records import SourceRecord
+from cpt.core.manifest import SourceRecord
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

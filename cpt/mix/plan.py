@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from cpt.config.data import MixtureConfig, OnCap
 from cpt.core.errors import Problem, UserError
-from cpt.core.records import DataManifest, MixturePlan, SourceRecord, SourceShare
+from cpt.core.manifest import DataManifest, SourceRecord
+from cpt.core.records import MixturePlan, SourceShare
 from cpt.mix.caps import PARTS, Part, cap, part_of, redistribute, windows
 
 

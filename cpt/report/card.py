@@ -12,7 +12,7 @@ from cpt.config.filters import FilterConfig
 from cpt.config.run import RunConfig
 from cpt.core import units
 from cpt.core.artifacts import write_text
-from cpt.core.records import Contamination, DataManifest, SourceRecord
+from cpt.core.manifest import Contamination, DataManifest, SourceRecord
 from cpt.corpus.inspection import Inspection
 from cpt.data.manifest import prepare_command
 from cpt.report import card_documents, card_pictures

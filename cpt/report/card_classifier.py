@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cpt.config.data import CorpusConfig
-from cpt.core.records import ClassifierRecord
+from cpt.core.manifest import ClassifierRecord
 from cpt.corpus.cut import Curve
 from cpt.corpus.inspection import Inspection
 from cpt.corpus.stages.learn import Judged

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from cpt.config.data import CorpusConfig
+from cpt.core.manifest import DataManifest, SourceRecord
 from cpt.core.paths import DataPaths
-from cpt.core.records import DataManifest, SourceRecord
 from cpt.corpus.inspection import Inspection, SourceInspection
 from cpt.corpus.stages.records import Contaminated, Example, Pair
 from cpt.report.card_reasons import explain

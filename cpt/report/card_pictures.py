@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
 
 from cpt.core import units
-from cpt.core.records import ClassifierRecord, SourceRecord
+from cpt.core.manifest import ClassifierRecord, SourceRecord
 from cpt.corpus.cut import Curve
 from cpt.report.canvas import AGAIN, DOMAIN, GENERAL, GOOD, INK, LOST, SOFT, Canvas, source_colors
 from cpt.report.card_reasons import FILTERED, grouped

@@ -10,8 +10,9 @@ from cpt.config.seal import read_config
 from cpt.core.artifacts import Artifact
 from cpt.core.attempts import AttemptBegin, AttemptEnd, DrillRecord, StopRecord
 from cpt.core.errors import UserError
+from cpt.core.manifest import DataManifest
 from cpt.core.paths import RunPaths, SweepPaths
-from cpt.core.records import DataManifest, EvaluationRecord, ExportRecord, ParityRecord, PlanRecord, RunRecord, SweepRecord, SweepTable
+from cpt.core.records import EvaluationRecord, ExportRecord, ParityRecord, PlanRecord, RunRecord, SweepRecord, SweepTable
 from cpt.evaluate.forgetting import Comparison, LossChange, compare
 from cpt.report.attempts import Attempt, read_attempts
 from cpt.tracking.goodput import Lifetime

@@ -7,8 +7,8 @@ import torch.distributed as dist
 from cpt.config.run import RunConfig
 from cpt.config.training import Attention
 from cpt.core.errors import Problem, UserError
+from cpt.core.manifest import DataManifest
 from cpt.core.paths import RunPaths
-from cpt.core.records import DataManifest
 from cpt.core.world import World
 from cpt.engine import fp8
 from cpt.engine.attention import ForwardPlan

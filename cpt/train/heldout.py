@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cpt.config.run import RunConfig
-from cpt.core.records import DataManifest
+from cpt.core.manifest import DataManifest
 from cpt.data import open_heldout
 from cpt.engine import Engine
 

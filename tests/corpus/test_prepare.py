@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models
 
 from cpt.config.run import RunConfig
 from cpt.core.errors import MissingInput, UserError
-from cpt.core.records import DataManifest
+from cpt.core.manifest import DataManifest
 from cpt.corpus.documents import drawn
 from cpt.corpus.pipeline import plan_corpus
 from cpt.corpus.prepare import finished, prepare

@@ -9,7 +9,7 @@ import pytest
 from cpt.config.run import RunConfig
 from cpt.core.artifacts import sha256_file
 from cpt.core.errors import MissingInput, Problem, UserError
-from cpt.core.records import DataManifest
+from cpt.core.manifest import DataManifest
 from cpt.data import open_manifest
 from cpt.data.indexed import bin_path
 from tests.corpora import configure, make_tokenizer

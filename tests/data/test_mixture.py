@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from cpt.config.run import RunConfig
 from cpt.core.amendments import Segment
 from cpt.core.errors import UserError
-from cpt.core.records import DataManifest, MixturePlan, SourceShare
+from cpt.core.manifest import DataManifest
+from cpt.core.records import MixturePlan, SourceShare
 from cpt.data import MixtureDataset, open_heldout, open_mixture
 from cpt.data.indexed import IndexedTokens
 

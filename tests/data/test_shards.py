@@ -19,7 +19,8 @@ from cpt.config.run import RunConfig
 from cpt.core.amendments import Segment
 from cpt.core.artifacts import sha256_file, write_text
 from cpt.core.errors import MissingInput, UserError
-from cpt.core.records import DataManifest, MixturePlan, ShardRecord, SplitRecord
+from cpt.core.manifest import DataManifest, ShardRecord, SplitRecord
+from cpt.core.records import MixturePlan
 from cpt.data import MixtureDataset, open_mixture
 from cpt.data.indexed import IndexedTokens, IndexedWriter, bin_path, ids_path, idx_path
 from cpt.data.provenance import document_id, trace

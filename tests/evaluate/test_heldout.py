@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from cpt.core.records import DataManifest, ShardRecord, SourceRecord, SplitRecord
+from cpt.core.manifest import DataManifest, ShardRecord, SourceRecord, SplitRecord
 from cpt.evaluate.heldout import Windows, heldout_losses
 
 

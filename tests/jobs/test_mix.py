@@ -15,8 +15,9 @@ from cpt.config.run import RunConfig
 from cpt.config.seal import to_yaml
 from cpt.core.amendments import Amendment, Amendments, Segment
 from cpt.core.artifacts import sha256_file, write_text
+from cpt.core.manifest import DataManifest
 from cpt.core.paths import RunPaths
-from cpt.core.records import DataManifest, MixturePlan, RunRecord
+from cpt.core.records import MixturePlan, RunRecord
 from cpt.corpus.prepare import prepare
 from cpt.data import open_mixture
 from cpt.data.indexed import bin_path, ids_path, idx_path

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cpt.config.data import MixtureConfig, OnCap
 from cpt.core.errors import Problem, UserError
-from cpt.core.records import DataManifest, ShardRecord, SourceRecord, SplitRecord
+from cpt.core.manifest import DataManifest, ShardRecord, SourceRecord, SplitRecord
 from cpt.data.blend import Blend
 from cpt.mix import plan_mixture
 

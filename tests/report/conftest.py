@@ -15,22 +15,18 @@ from cpt.config.run import RunConfig
 from cpt.config.seal import to_yaml
 from cpt.core.artifacts import write_json, write_text
 from cpt.core.attempts import Action, AttemptBegin, AttemptEnd, DrillRecord, Ending, StopRecord
+from cpt.core.manifest import DataManifest, ShardRecord, SourceRecord, SplitRecord, StageRecord
 from cpt.core.paths import RunPaths
 from cpt.core.records import (
     BenchmarkScore,
-    DataManifest,
     EvaluationRecord,
     ExportRecord,
     MixturePlan,
     ParityRecord,
     PlanRecord,
     RunRecord,
-    ShardRecord,
     SourceLoss,
-    SourceRecord,
     SourceShare,
-    SplitRecord,
-    StageRecord,
     SweepRecord,
     SweepTable,
     TrialRow,
@@ -154,7 +150,7 @@ def manifest(config: RunConfig) -> DataManifest:
         )  # fmt: skip
     return DataManifest(
         corpus="demo", corpus_fingerprint="c0ffee", key="c0ffee", tokenizer_sha256="cd" * 32, vocab_size=49152, end_of_document_id=0, dtype="uint16", sources=sources,
-        benchmarks={"quiz": 300, "section": 500}, contamination=[], classifiers=[], stages=[StageRecord(name="select", units=4, seconds=48.0, bytes=9)], versions={"rensa": "0.5.0"},
+        benchmarks={"quiz": 300, "section": 500}, contamination=[], classifiers=[], stages=[StageRecord(name="select", units=4, seconds=48.0, bytes=9, sha256="")], versions={"rensa": "0.5.0"},
     )  # fmt: skip
 
 

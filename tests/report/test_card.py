@@ -15,7 +15,7 @@ import pytest
 
 from cpt.config.run import RunConfig
 from cpt.core.errors import MissingInput
-from cpt.core.records import ClassifierRecord, DataManifest
+from cpt.core.manifest import ClassifierRecord, DataManifest
 from cpt.corpus.cut import Curve, curve
 from cpt.corpus.inspection import Inspection
 from cpt.corpus.prepare import prepare

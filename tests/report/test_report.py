@@ -12,8 +12,9 @@ import pytest
 
 from cpt.core.attempts import StopRecord
 from cpt.core.errors import MissingInput
+from cpt.core.manifest import DataManifest
 from cpt.core.paths import RunPaths
-from cpt.core.records import BenchmarkScore, DataManifest, EvaluationRecord, SweepTable
+from cpt.core.records import BenchmarkScore, EvaluationRecord, SweepTable
 from cpt.report.canvas import thin
 from cpt.report.facts import read_facts
 from cpt.report.headline import headline_cards, warning_list

@@ -98,7 +98,9 @@ def sample_pairs(corpus: CorpusConfig, shards: Sequence[tuple[Shard, Selected]],
     names = [f"{source_of(shards, number)}/{document.id}" for number, document in zip(chosen.reshape(-1), texts, strict=True)]
     half = chosen.shape[1]
     return [
-        Pair(draw=place, removed=names[half + place], kept=names[place], removed_text=texts[half + place].text[:_EXCERPT], kept_text=texts[place].text[:_EXCERPT])
+        Pair(
+            draw=place, removed=names[half + place], kept=names[place], removed_text=texts[half + place].text[:_EXCERPT], kept_text=texts[place].text[:_EXCERPT]
+        )
         for place in range(half)
     ]
 

@@ -15,7 +15,7 @@ from cpt.core.artifacts import Artifact
 from cpt.corpus.classifier import load, train
 from cpt.corpus.cut import Curve, curve, threshold
 from cpt.corpus.documents import Document, draw, drawn
-from cpt.corpus.stages.records import CountRecord, LearnRecord, SelectRecord, sizes
+from cpt.corpus.stages.records import CountRecord, LearnRecord, SelectRecord, describe
 from cpt.corpus.stages.select import Selected
 from cpt.corpus.tables import open_column, read_documents, save_column
 
@@ -71,7 +71,7 @@ def learn(section: ClassifierConfig, seed: int, sides: Sides, record: Path) -> N
     curve(model.score(_texts(known)), scores, truth).save(record.with_name("curve.json"))
     files = [_model(record), record.with_name("pool.npy"), record.with_name("curve.json")]
     seconds = time.process_time() - begun
-    LearnRecord(files=sizes(files), seconds=seconds, positives=len(positives), negatives=len(negatives)).save(record)
+    LearnRecord(files=describe(files), seconds=seconds, positives=len(positives), negatives=len(negatives)).save(record)
 
 
 def score(model: Path, selected: Selected, out: Path) -> None:
@@ -82,7 +82,7 @@ def score(model: Path, selected: Selected, out: Path) -> None:
     parts = [classifier.score(_texts(batch)) for batch in read_documents(selected.documents, ("text",))]
     scores = np.concatenate([np.empty(0, dtype=np.float32), *parts])
     save_column(out, scores)
-    CountRecord(files=sizes([out]), seconds=time.process_time() - begun, count=len(scores)).save(record)
+    CountRecord(files=describe([out]), seconds=time.process_time() - begun, count=len(scores)).save(record)
 
 
 def threshold_of(section: ClassifierConfig, model: Path) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cpt.corpus.clusters import Numbers, edges_of
 from cpt.corpus.inputs import MOST_ROWS, Shard
-from cpt.corpus.stages.records import CountRecord, sizes
+from cpt.corpus.stages.records import CountRecord, describe
 from cpt.corpus.stages.select import Selected
 from cpt.corpus.tables import open_column, save_column
 
@@ -30,7 +30,7 @@ def match(shards: Sequence[tuple[Shard, Selected]], out: Path, band: int, part: 
     file = out.with_suffix(".npy")
     out.unlink(missing_ok=True)
     save_column(file, edges)
-    CountRecord(files=sizes([file]), seconds=time.process_time() - begun, count=edges.shape[1]).save(out)
+    CountRecord(files=describe([file]), seconds=time.process_time() - begun, count=edges.shape[1]).save(out)
 
 
 def below_cut(scores: Path, cut: float) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

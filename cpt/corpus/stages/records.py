@@ -6,16 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cpt.core.artifacts import Artifact, read_json
+from cpt.core.artifacts import Artifact, read_json, sha256_file
 from cpt.core.errors import UserError
-from cpt.core.records import ShardRecord
+from cpt.core.manifest import ShardRecord
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileRecord(Artifact):
+    """A file beside a unit's record, when it was whole."""
+
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnitRecord(Artifact):
-    """`files`: name -> bytes, beside the record. Written when they are whole; a unit whose files are not there any more is not done."""
+    """Written last; a unit whose files are not there any more, or of another size, is not done."""
 
-    files: dict[str, int]
+    files: dict[str, FileRecord]
+    """By name."""
     seconds: float
     """Of one core."""
 
@@ -134,12 +143,12 @@ def is_done[Kind: UnitRecord](record: Path, kind: type[Kind]) -> bool:
         files = kind._parse(record, read_json(record)).files
     except UserError:
         return False
-    return all(_size(record.parent / name) == size for name, size in files.items())
+    return all(_size(record.parent / name) == file.bytes for name, file in files.items())
 
 
-def sizes(paths: Sequence[Path]) -> dict[str, int]:
+def describe(paths: Sequence[Path]) -> dict[str, FileRecord]:
     """For `UnitRecord.files`."""
-    return {path.name: path.stat().st_size for path in paths}
+    return {path.name: FileRecord(bytes=path.stat().st_size, sha256=sha256_file(path)) for path in paths}
 
 
 def merged(counts: Sequence[dict[str, int]]) -> dict[str, int]:

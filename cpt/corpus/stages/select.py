@@ -21,7 +21,7 @@ from cpt.corpus.inputs import MOST_ROWS, Shard, require_unchanged
 from cpt.corpus.readers import read_piece
 from cpt.corpus.screen import Screen
 from cpt.corpus.signatures import Keys, Signatures
-from cpt.corpus.stages.records import Example, SelectRecord, sizes
+from cpt.corpus.stages.records import Example, SelectRecord, describe
 from cpt.corpus.tables import DocumentWriter, save_column
 
 _BATCH = 256
@@ -115,7 +115,7 @@ def select(corpus: CorpusConfig, shard: Shard, out: Selected) -> None:
         write_text(out.bad, "".join(f"{json.dumps(asdict(bad))}\n" for bad in tally.bad))
     files = [out.documents, out.keys, out.order, out.families, *([out.bad] if tally.bad else [])]
     SelectRecord(
-        files=sizes(files),
+        files=describe(files),
         seconds=time.process_time() - begun,
         documents=tally.documents,
         bytes=tally.bytes,

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cpt.core.artifacts import sha256_file, write_text
-from cpt.core.records import ShardRecord
+from cpt.core.manifest import ShardRecord
 from cpt.corpus.documents import Document, draw
 from cpt.corpus.overlap import Detector, Hit
-from cpt.corpus.stages.records import Contaminated, TokenRecord, sizes
+from cpt.corpus.stages.records import Contaminated, TokenRecord, describe
 from cpt.corpus.tables import read_documents
 from cpt.corpus.tokens import DocumentTokenizer
 from cpt.data.indexed import IndexedWriter, bin_path, ids_path, idx_path
@@ -70,7 +70,7 @@ def write_tokens(batches: Iterator[Sequence[Document]], prefix: Path, root: Path
     write_text(ids_path(prefix), "".join(f"{id}\n" for id in ids))
     shard = ShardRecord(prefix=str(prefix.relative_to(root)), documents=len(ids), bytes=size, tokens=tokens, sha256=sha256_file(bin_path(prefix)))
     TokenRecord(
-        files=sizes([bin_path(prefix), idx_path(prefix), ids_path(prefix)]),
+        files=describe([bin_path(prefix), idx_path(prefix), ids_path(prefix)]),
         seconds=time.process_time() - begun,
         shard=shard,
         contaminated=dict(sorted(found.documents.items())),
