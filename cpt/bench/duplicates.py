@@ -94,6 +94,7 @@ def their_duplicates(begin: Callable[[], Iterable[str]], folder: Path, _: str) -
     from datatrove.data import Document
     from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets, MinhashDedupCluster, MinhashDedupFilter, MinhashDedupSignature
 
+    load_their_words()
     config, place = MinhashConfig(), [str(folder / f"theirs.{step}") for step in ("signatures", "buckets", "clusters")]
     signatures = MinhashDedupSignature(place[0], config, language="en")
     documents = [Document(text=text, id=str(number)) for number, text in enumerate(begin())]
@@ -103,6 +104,16 @@ def their_duplicates(begin: Callable[[], Iterable[str]], folder: Path, _: str) -
     MinhashDedupCluster(place[1], place[2], config=config).run(None, 0, 1)
     stay = {int(document.id) for document in MinhashDedupFilter(place[2]).run(iter(documents))}
     return _kept_by("theirs", folder, [number for number in range(len(documents)) if number not in stay])
+
+
+def load_their_words() -> None:
+    """datatrove imports spaCy at its first text, when the clock runs."""
+    from cpt.corpus.words import import_spacy
+
+    import_spacy()
+    from datatrove.utils.word_tokenizers import load_word_tokenizer
+
+    load_word_tokenizer("en").word_tokenize("one word")
 
 
 def removed_by(side: str, folder: Path) -> set[int]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -26,7 +26,7 @@ import numpy.typing as npt
 from omegaconf import OmegaConf
 
 from cpt.bench.figures import Figures, Say, whole_number
-from cpt.bench.planting import EXACT, LEAST_WORDS, Copies, Items, Passages, Plant, counts, likeness
+from cpt.bench.planting import EXACT, LEAST_WORDS, Copies, Items, Passages, Plant, counts, likeness, plant_copies, plant_questions
 from cpt.config.compose import compose_parts
 from cpt.config.data import ClassifierConfig, CorpusConfig, CutBy, FieldNames, Reader, SourceConfig, SourceGroup
 from cpt.core.artifacts import write_bytes, write_text
@@ -39,7 +39,7 @@ from cpt.corpus.pipeline import Pipeline, plan_corpus
 from cpt.corpus.prepare import prepare
 from cpt.corpus.serialize import Serializer
 from cpt.corpus.stages.decide import Fate
-from cpt.corpus.stages.learn import how_it_does, read_curve
+from cpt.corpus.stages.learn import how_it_does, read_curve, sample, split
 from cpt.corpus.stages.select import as_files
 from cpt.corpus.tables import open_column, read_documents
 from cpt.corpus.words import words_of
@@ -140,8 +140,9 @@ def _plant(corpus: CorpusConfig, options: Mapping[str, str], root: Path) -> Plan
     vocabulary = sorted({word for each in others for word in re.findall(r"\b[a-z]{4,12}\b", each.text)})
     copies = Copies(corpus.seed, vocabulary, words_of("en").simplified, corpus.dedup.ngram)
     originals = [each for pair in zip_longest(filter(_is_long, listings), long[6 * number :]) for each in pair if each]
-    plants = _copies(copies, originals, number, likenesses)
-    questions = _questions(Passages(corpus.seed, vocabulary, corpus.decontaminate), long[: 6 * number], number, plants)
+    plants = plant_copies(copies, originals, number, likenesses)
+    passages, rules = Passages(corpus.seed, vocabulary, corpus.decontaminate), corpus.decontaminate
+    questions = plant_questions(passages, rules.ngram, long[: 6 * number], chain.from_iterable(read.values()), plants)
     write = {"listings": map(asdict, listings), "pool": (asdict(each) | {"truth": each.id in known} for each in pool)}
     write |= {"planted": ({"id": each.id, "text": each.text} for each in plants), "questions": ({"id": id, "question": text} for id, text in questions.items())}
     for name, rows in write.items():
@@ -180,29 +181,6 @@ def _read(corpus: CorpusConfig, options: Mapping[str, str], root: Path) -> dict[
 
 def _is_long(document: Document) -> bool:
     return len(document.text.split()) >= LEAST_WORDS
-
-
-def _copies(copies: Copies, originals: Iterable[Document], number: int, likenesses: Sequence[float]) -> list[Plant]:
-    """`number` of each kind, each of another document."""
-    left, found = iter(originals), list[Plant]()
-    for kind in (EXACT, *likenesses):
-        made = 0
-        while made < number and (original := next(left, None)):
-            copy = copies.near(original.text, kind) if isinstance(kind, float) else copies.exact(original.text)
-            if copy:
-                found.append(Plant(f"copy, likeness {kind:.2f}" if isinstance(kind, float) else kind, original.id, copy))
-                made += 1
-    return found
-
-
-def _questions(passages: Passages, held: Sequence[Document], number: int, plants: list[Plant]) -> dict[str, str]:
-    """Id -> question; what is made of each goes to `plants`."""
-    found = {}
-    for place, source in enumerate(held[:number]):
-        if question := passages.question(source.text):
-            found[source.id] = question
-            plants += passages.plants(source.id, question, held[number + 5 * place : number + 5 * place + 5])
-    return found
 
 
 def _write_config(corpus: CorpusConfig, domain: str, profile: str, root: Path) -> None:
@@ -261,23 +239,23 @@ def _copies_found(pipeline: Pipeline, planted: Planted, ended: Mapping[str, dict
 
 
 def _questions_found(pipeline: Pipeline, planted: Planted, ended: Mapping[str, dict[str, Ended]]) -> list[Counted]:
-    rules, items = pipeline.corpus.decontaminate, Items(pipeline.corpus.decontaminate)
-    for text in planted.questions.values():
-        items.add(text)
-    for source in pipeline.corpus.sources:
-        for document in chain.from_iterable(read_documents(pipeline.heldout(source), ("text",))):
-            items.add(document.text)
+    """A plant that must not be found counts only where its host holds no item either."""
+    rules = pipeline.corpus.decontaminate
+    heldout = ((one.text for batch in read_documents(pipeline.heldout(name), ("text",)) for one in batch) for name in pipeline.corpus.sources)
+    items = Items(rules, [planted.questions.values(), *heldout])
     by_kind: dict[str, list[Ended]] = {}
+    others = [one for name in ended if name != "planted" for one in ended[name].values() if one.left_out]
     for id, one in ended["planted"].items():
-        if one.fate is Fate.train and planted.plants[id].of in planted.questions:
-            by_kind.setdefault(planted.plants[id].kind, []).append(one)
+        plant = planted.plants[id]
+        if one.fate is Fate.train and plant.of in planted.questions and (counts(plant.kind) or items.most(one.text) < rules.min_share):
+            by_kind.setdefault(plant.kind, []).append(one)
     rows = []
     for kind, each in by_kind.items():
-        found = [one for one in each if one.left_out]
-        false = sum(items.most(one.text) < rules.min_share for one in found)
-        rows.append(Counted(name=kind, planted=len(each), found=len(found), expected=float(counts(kind)), false=false))
-    others = [one for name in ended for id, one in ended[name].items() if one.left_out and (name != "planted" or planted.plants[id].of not in planted.questions)]
-    return [*rows, Counted(name="not planted, left out", found=len(others), false=sum(items.most(one.text) < rules.min_share for one in others))]
+        found = sum(one.left_out for one in each)
+        false = None if counts(kind) else found
+        rows.append(Counted(name=kind, planted=len(each), found=found, expected=float(counts(kind)), false=false))
+    false = sum(items.most(one.text) < rules.min_share for one in others)
+    return [*rows, Counted(name="not planted, left out", found=len(others), false=false)]
 
 
 def _judged(pipeline: Pipeline, backend: str) -> tuple[list[Counted], str]:
@@ -299,4 +277,21 @@ def _judged(pipeline: Pipeline, backend: str) -> tuple[list[Counted], str]:
         rows.append(Counted(name=name, planted=int(truth.sum()), found=found, expected=said.recall, false=false, estimated=said.precision))
     curve = read_curve(model)
     told = "" if curve.resolved else ", which it cannot tell"
-    return rows, f"{backend}: of {len(truth):,} documents {truth.mean():.2%} are of the domain, estimated {curve.prevalence:.2%}{told}; AUC {curve.auc:.4f}"
+    return (
+        rows,
+        f"{backend}: {_learned(pipeline)}; of {len(truth):,} documents {truth.mean():.2%} are of the domain, estimated {curve.prevalence:.2%}{told}; AUC {curve.auc:.4f}",
+    )
+
+
+def _learned(pipeline: Pipeline) -> str:
+    """What it has learned as other text, hidden domain documents included, scores lower than its like."""
+    section, selected = pipeline.corpus.classifiers["domain"], [pipeline.selected(shard) for shard in pipeline.shards("mined")]
+    learned = {each.id for each in split(sample(selected, section.documents, pipeline.corpus.seed, "negatives"), pipeline.corpus.seed)[0]}
+    stays: dict[bool, list[bool]] = {True: [], False: []}
+    for shard, one in zip(pipeline.shards("mined"), selected, strict=True):
+        documents = (each for batch in read_documents(one.documents, ("id", "truth")) for each in batch)
+        for document, fate in zip(documents, open_column(pipeline.fates(shard)), strict=True):
+            if document.truth:
+                stays[document.id in learned].append(fate != Fate.off_domain)
+    said = {side: f"{sum(each)} of the {len(each)} domain documents" for side, each in stays.items()}
+    return f"at its own cut it keeps {said[False]} that it has not learned from, and {said[True]} that it has learned as other text"

@@ -8,8 +8,9 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count, islice
 
 from cpt.config.data import DecontaminateConfig
 from cpt.corpus.documents import Document
@@ -79,7 +80,7 @@ class Copies:
                 new = {place: words[place] for place in places[:number]}
                 return "".join(new.get(place, piece) for place, piece in enumerate(pieces))
 
-            least = _first(lambda number: likeness(original, self.grams(changed(number))) <= wanted, len(places))  # noqa: B023 - called at once
+            least = _first(lambda number: likeness(original, self.grams(changed(number))) <= wanted, len(places))
             for copy in map(changed, (least, max(0, least - 1))):
                 if abs(likeness(original, self.grams(copy)) - wanted) <= _CLOSE:
                     return copy
@@ -103,24 +104,40 @@ def _first(holds: Callable[[int], bool], most: int) -> int:
 
 
 class Items:
-    """Texts that training must not hold, and exactly how much of each some document does."""
+    """Texts that training must not hold, by set, and exactly how much of each some document does. What more than `max_items` of a set say is no evidence."""
 
-    def __init__(self, rules: DecontaminateConfig) -> None:
+    def __init__(self, rules: DecontaminateConfig, sets: Iterable[Iterable[str]]) -> None:
         self._ngram = rules.ngram
-        self._sizes: list[int] = []
         self._owners: dict[tuple[str, ...], list[int]] = {}
-
-    def add(self, text: str) -> None:
-        """One item; too short a one is none."""
-        found = grams(split_words(text), self._ngram)
-        for gram in found:
-            self._owners.setdefault(gram, []).append(len(self._sizes))
-        self._sizes.append(len(found))
+        common, number = Grams(), count()
+        for texts in sets:
+            counted = Counter[tuple[str, ...]]()
+            for item, text in zip(number, texts):  # noqa: B905 - numbers do not end
+                found = grams(split_words(text), self._ngram)
+                counted.update(found)
+                for gram in found:
+                    self._owners.setdefault(gram, []).append(item)
+            common |= {gram for gram, items in counted.items() if items > rules.max_items}
+        self._owners = {gram: items for gram, items in self._owners.items() if gram not in common}
+        self._sizes = Counter(chain.from_iterable(self._owners.values()))
 
     def most(self, text: str) -> float:
         """The largest share of any item's n-grams that the text holds."""
         held = Counter(item for gram in grams(split_words(text), self._ngram) for item in self._owners.get(gram, ()))
         return max((number / self._sizes[item] for item, number in held.items()), default=0.0)
+
+
+def alone(questions: Mapping[str, str], documents: Iterable[Document], ngram: int) -> dict[str, str]:
+    """Those of which no other document holds a single n-gram; named by the ids of the documents that they are cut from."""
+    asked: dict[tuple[str, ...], set[str]] = {}
+    for id, question in questions.items():
+        for gram in grams(split_words(question), ngram):
+            asked.setdefault(gram, set()).add(id)
+    said = set[str]()
+    for document in documents:
+        held = asked.keys() & grams(split_words(document.text), ngram)
+        said |= set[str]().union(*(asked[gram] for gram in held)) - {document.id}
+    return {id: question for id, question in questions.items() if id not in said}
 
 
 class Passages:
@@ -168,6 +185,27 @@ class Passages:
         for place in self._random.sample(range(len(words)), len(words) // 2):
             words[place] = self._random.choice(self._vocabulary)
         return " ".join(words)
+
+
+def plant_copies(copies: Copies, originals: Iterable[Document], number: int, likenesses: Sequence[float]) -> list[Plant]:
+    """`number` exact copies, and as many of each likeness, each of another document; fewer where documents run out."""
+    left = iter(originals)
+    made = ((original.id, copies.exact(original.text)) for original in left)
+    found = [Plant(EXACT, id, copy) for id, copy in islice(((id, copy) for id, copy in made if copy), number)]
+    for wanted in likenesses:
+        near = ((original.id, copies.near(original.text, wanted)) for original in left)
+        found += [Plant(f"copy, likeness {wanted:.2f}", id, copy) for id, copy in islice(((id, copy) for id, copy in near if copy), number)]
+    return found
+
+
+def plant_questions(passages: Passages, ngram: int, held: Sequence[Document], others: Iterable[Document], plants: list[Plant]) -> dict[str, str]:
+    """Id -> question, which no other document says a part of; what is made of each goes to `plants`, each in a held-back document of its own."""
+    cut = {source.id: question for source in held[::6] if (question := passages.question(source.text))}
+    found = alone(cut, others, ngram)
+    for place, source in enumerate(held[::6]):
+        if source.id in found:
+            plants += passages.plants(source.id, found[source.id], held[6 * place + 1 : 6 * place + 6])
+    return found
 
 
 def counts(kind: str) -> bool:

@@ -93,8 +93,7 @@ def run(options: Mapping[str, str], overrides: Sequence[str], say: Say) -> Figur
 
 def _figures(size: Size, found: Mapping[str, Measured], planted: Mapping[str, Found], scaling: Scaling) -> Figures:
     ours, theirs = planted["ours"], planted["theirs"]
-    speeds = [(f"{KINDS[kind]}, documents/s", *(size.documents / statistics.median(each) for each in (one.ours, one.theirs))) for kind, one in found.items()]
-    rows = [(name, f"{mine:,.0f}", f"{their:,.0f}", f"{found[kind].ratio:.1f}") for kind, (name, mine, their) in zip(found, speeds, strict=True)]
+    rows: list[tuple[str, ...]] = [(f"{KINDS[kind]}, documents/s", *_speeds(size, one), f"{one.ratio:.1f}") for kind, one in found.items()]
     rows += [(f"near-duplicates found at {level}", f"{ours.recall[level]:.3f}", f"{theirs.recall[level]:.3f}", "") for level in ours.recall]
     rows += [("of what went, near-duplicates", f"{ours.precision:.3f}", f"{theirs.precision:.3f}", "")]
     data = {kind: {"ours": one.ours, "theirs": one.theirs, "ratio": one.ratio} for kind, one in found.items()}
@@ -114,6 +113,11 @@ def _figures(size: Size, found: Mapping[str, Measured], planted: Mapping[str, Fo
         },
         notes=_notes(size, found, scaling, list(ours.recall)),
     )
+
+
+def _speeds(size: Size, found: Measured) -> tuple[str, str]:
+    mine, their = (size.documents / statistics.median(each) for each in (found.ours, found.theirs))
+    return f"{mine:,.0f}", f"{their:,.0f}"
 
 
 def _notes(size: Size, found: Mapping[str, Measured], scaling: Scaling, levels: Sequence[float]) -> list[str]:

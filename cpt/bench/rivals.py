@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cpt.bench.duplicates import our_duplicates, their_duplicates
+from cpt.bench.duplicates import load_their_words, our_duplicates, their_duplicates
 
 _BATCH = 256
 Parts = Callable[[], list[bytes]]
@@ -63,6 +63,7 @@ def their_filters(begin: Begin, folder: Path, profile: str) -> Parts:
 
     from cpt.config.filters import profiles
 
+    load_their_words()
     rules, kept = profiles()[profile], list[bytes]()
     quality = rules.quality
     steps: list[tuple[bool, Any]] = [

@@ -129,7 +129,8 @@ class ChunkWords:
 
 def _simple_ascii(chunk: str) -> list[str]:
     """`simplify_text`, split, without what it does about accents."""
-    return NUMBERS_PATTERN.sub("0", chunk.lower()).translate(PUNCTUATION_TRANS).split()
+    words: list[str] = NUMBERS_PATTERN.sub("0", chunk.lower()).translate(PUNCTUATION_TRANS).split()
+    return words
 
 
 class WholeWords:
@@ -154,7 +155,7 @@ class WholeWords:
 @cache
 def words_of(language: str) -> Words:
     """`language` as datatrove spells it: en, de, fr, ...; `multilingual` splits as all of them at once. Raises `UserError` for one that it does not know."""
-    _import_spacy()
+    import_spacy()
     try:
         tokenizer = SpaCyTokenizer("xx") if language == "multilingual" else load_word_tokenizer(language)
     except ValueError as error:
@@ -165,7 +166,7 @@ def words_of(language: str) -> Words:
     return WholeWords(tokenizer)
 
 
-def _import_spacy() -> None:
+def import_spacy() -> None:
     """Without torch, which it takes in wherever that is installed: 0.5 GB a process and seconds of its start, for nothing that is used here."""
     if "torch" not in sys.modules:
         sys.modules["torch"] = None  # type: ignore[assignment] # an import of it fails

@@ -73,5 +73,5 @@ def test_pairs_are_as_alike_as_planted() -> None:
 def test_finds_are_counted_by_pairs() -> None:
     found = count(Planted([""] * 9, {0.7: [(0, 5), (1, 6)], 0.9: [(7, 2)]}), {5, 7, 8, 3})
     assert found.recall == {0.7: 0.5, 0.9: 1.0} and found.precision == 0.5
-    assert similarity("a b c d e f".split(), "a b c d e g".split()) == pytest.approx(1 / 3)
+    assert similarity(list("abcdef"), list("abcdeg")) == pytest.approx(1 / 3)
     assert expected(0.8, 14, 8) == pytest.approx(0.9235, abs=1e-4)

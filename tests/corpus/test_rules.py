@@ -111,7 +111,7 @@ def test_each_decision_is_datatroves(profile: str, source: str, language: str) -
         config.c4.lines_end_in_punctuation, config.quality.enabled, config.repetition.enabled = True, False, False
     ours, their = Filter(config, language, words_of(language)), theirs(config, language, config.quality.stop_words[language])
     reasons: Counter[str] = Counter()
-    for text in texts(source)[::10]:
+    for text in texts(source)[::10][:40]:
         for variant in (text, text + "\n" + text, "\n".join(text.split(". ")), text[: len(text) // 3]):
             found = ours.judge(variant)
             assert found == their(variant)
@@ -150,7 +150,7 @@ def test_signatures_are_datatroves_bit_for_bit(english: Words, source: str, tmp_
     from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
 
     their, ours = MinhashDedupSignature(str(tmp_path), MinhashConfig(), language="en"), Signatures(DedupConfig())
-    chosen = [text for text in texts(source)[::4] if their.get_shingles(text).size]
+    chosen = [text for text in texts(source)[::10] if their.get_shingles(text).size]
     found = ours.of([english.simplified(text) for text in chosen])
     np.testing.assert_array_equal(found, [np.concatenate(their.get_signature(their.get_shingles(text))) for text in chosen])
     bands = ours.bands(found)
@@ -160,7 +160,7 @@ def test_signatures_are_datatroves_bit_for_bit(english: Words, source: str, tmp_
 
 
 def test_words_are_counted_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = "the tree , 7 ... Äpfel 1a !".split()
+    words = ["the", "tree", ",", "7", "...", "Äpfel", "1a", "!"]
     assert _counts(words) == (4, 5, 15)
     monkeypatch.setattr("cpt.corpus.rules._MOST", 3)
     monkeypatch.setattr("cpt.corpus.rules._FIELD", 2)
