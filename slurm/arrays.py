@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cpt.config.run import RunConfig
 from cpt.config.running import Scheduler
@@ -87,12 +86,12 @@ def _record(sweep: SweepPaths, number: int) -> Path:
 
 
 def _submit_slurm(config: RunConfig, sweep: SweepPaths, number: int, record: Submission, rank_command: Sequence[str]) -> str:
-    from slurm.executor import ArrayExecutor
+    from slurm.executor import ArrayExecutor, parameters
 
     with client.using(config.cluster):
         # `exec`: SLURM sends `--signal=B:` to the batch shell, which must be the supervisor.
         executor = ArrayExecutor(_record(sweep, number).parent, python=f"exec {shlex.quote(sys.executable)}")
-        executor.update_parameters(**_parameters(config, record.name))
+        executor.update_parameters(**parameters(config, record.name, _options(config)))
         job = executor.submit_tasks(Trial(sweep.root, number, tuple(rank_command)), len(record.trials))
     runs = [(sweep.trial(index), f"{job}_{task}") for task, index in enumerate(record.trials)]
     with ThreadPoolExecutor(WRITERS) as pool:
@@ -117,10 +116,10 @@ def _submit_local(config: RunConfig, sweep: SweepPaths, runs: Sequence[RunPaths]
     return str(pids[0])
 
 
-def _parameters(config: RunConfig, name: str) -> dict[str, Any]:
-    """submitit's words for what `slurm.script` writes for a single run; what it has no word for goes as sbatch names it."""
+def _options(config: RunConfig) -> dict[str, str]:
+    """What `slurm.script` writes for a single run."""
     slurm = config.slurm
-    options = {
+    return {
         "requeue" if slurm.requeue else "no-requeue": "",
         "chdir": str(Path.cwd()),
         **script.placement(config),
@@ -128,16 +127,6 @@ def _parameters(config: RunConfig, name: str) -> dict[str, Any]:
         "time": slurm.time,
         "signal": f"B:USR2@{slurm.signal_lead}",
         **slurm.extra,
-    }
-    return {
-        "job_name": name,
-        "time": max(1, round(slurm.minutes)),
-        "array_parallelism": slurm.array_parallelism,
-        "stderr_to_stdout": True,
-        "setup": list(script.setup(config)),
-        "use_srun": False,
-        "wckey": None,
-        "additional_parameters": {option: value or True for option, value in options.items()},
     }
 
 

@@ -55,7 +55,7 @@ def submit_chain(config: RunConfig, folder: Path, name: str, links: Sequence[Lin
 
     A task that is lost with its node is queued again by SLURM; one that fails ends the chain, whose other arrays SLURM then cancels.
     """
-    from slurm.executor import ArrayExecutor
+    from slurm.executor import ArrayExecutor, parameters
 
     jobs: dict[str, str] = {}
     try:
@@ -64,7 +64,7 @@ def submit_chain(config: RunConfig, folder: Path, name: str, links: Sequence[Lin
             shutil.rmtree(own, ignore_errors=True)
             with client.using(config.cluster):
                 executor = ArrayExecutor(own, python=f"exec {shlex.quote(sys.executable)}")
-                executor.update_parameters(**_parameters(config, f"{name}.{link.name}", list(jobs.values())[-1:]))
+                executor.update_parameters(**parameters(config, f"{name}.{link.name}", _options(config, list(jobs.values())[-1:])))
                 jobs[link.name] = executor.submit_tasks(Task(link, own), link.tasks)
     except BaseException:
         for job in jobs.values():
@@ -84,10 +84,10 @@ def failures(folder: Path) -> dict[str, str]:
     return {f"{file.parent.name}, task {file.stem.partition('-')[2]}": file.read_text().strip() for file in files}
 
 
-def _parameters(config: RunConfig, name: str, after: Sequence[str]) -> dict[str, Any]:
+def _options(config: RunConfig, after: Sequence[str]) -> dict[str, str]:
     """One node and one process for each task, of `slurm.cpus_per_task` cores; GPUs are no part of it."""
     slurm = config.slurm
-    options = {
+    return {
         "requeue": "",
         "chdir": str(Path.cwd()),
         "nodes": "1",
@@ -95,14 +95,4 @@ def _parameters(config: RunConfig, name: str, after: Sequence[str]) -> dict[str,
         "time": slurm.time,
         **{option: value for option, value in script.placement(config).items() if option in ("partition", "account", "exclude", *script.WHERE)},
         **({"dependency": f"afterok:{after[0]}", "kill-on-invalid-dep": "yes"} if after else {}),
-    }
-    return {
-        "job_name": name,
-        "time": max(1, round(slurm.minutes)),
-        "array_parallelism": slurm.array_parallelism,
-        "stderr_to_stdout": True,
-        "setup": list(script.setup(config)),
-        "use_srun": False,
-        "wckey": None,
-        "additional_parameters": {option: value or True for option, value in options.items()},
     }

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import submitit
 from submitit.core.utils import DelayedSubmission, FailedJobError
 
+from cpt.config.run import RunConfig
+from slurm import script
 from slurm.client import SlurmFailed
 
 _PICKLE = "task.pkl"
@@ -38,3 +40,17 @@ class ArrayExecutor(submitit.SlurmExecutor):
 def _link(folder: Path) -> str:
     own = shlex.quote(f"{folder}/") + '"${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}_submitted.pkl"'
     return f"ln -sfn {_PICKLE} {own}"
+
+
+def parameters(config: RunConfig, name: str, options: Mapping[str, str]) -> dict[str, Any]:
+    """submitit's words for an array whose tasks are started by the batch shell; `options` are sbatch's own, an empty value is a switch."""
+    return {
+        "job_name": name,
+        "time": max(1, round(config.slurm.minutes)),
+        "array_parallelism": config.slurm.array_parallelism,
+        "stderr_to_stdout": True,
+        "setup": list(script.setup(config)),
+        "use_srun": False,
+        "wckey": None,
+        "additional_parameters": {option: value or True for option, value in options.items()},
+    }

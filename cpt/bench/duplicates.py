@@ -21,6 +21,8 @@ CLOSE = 0.005
 """How far from its level a pair may be."""
 WORDS = 400
 """Of a passage: so many that one word more or less is within `CLOSE`."""
+_PIECE = 20
+"""Words of the corpus that stay together in a passage."""
 _NGRAM = 5
 
 Simplify = Callable[[str], list[str]]
@@ -127,8 +129,9 @@ def _kept_by(side: str, folder: Path, removed: list[int]) -> Callable[[], list[b
 
 
 def _passages(words: Sequence[str], chance: random.Random) -> Iterator[list[str]]:
-    """The text itself, cut; where there is too little of it, its words once more in another order."""
-    left = list(words)
+    """Pieces of the text in any order, since documents that stand together may be alike; where there is too little of it, its words in any order."""
+    pieces = [words[start : start + _PIECE] for start in range(0, len(words), _PIECE)]
+    left = [word for piece in chance.sample(pieces, len(pieces)) for word in piece]
     while True:
         for start in range(0, len(left) - WORDS, WORDS):
             yield left[start : start + WORDS]

@@ -82,7 +82,7 @@ class Counted:
 
     name: str
     planted: int | None = None
-    found: int
+    found: int | None = None
     expected: float | None = None
     false: int | None = None
     estimated: float | None = None
@@ -90,8 +90,9 @@ class Counted:
     @property
     def cells(self) -> tuple[str, ...]:
         """Of a table."""
-        recall = self.found / self.planted if self.planted else None
-        precision = self.found / (self.found + self.false) if self.false is not None and self.found + self.false and self.planted else None
+        found, false = self.found, self.false
+        recall = None if found is None or not self.planted else found / self.planted
+        precision = None if not found or false is None or self.estimated is None else found / (found + false)
         shares = ["" if value is None else f"{value:.3f}" for value in (recall, self.expected, precision, self.estimated)]
         numbers = ["" if value is None else f"{value:,}" for value in (self.planted, self.found, self.false)]
         return (self.name, *numbers[:2], *shares[:2], numbers[2], *shares[2:])
@@ -270,7 +271,7 @@ def _judged(pipeline: Pipeline, backend: str) -> tuple[list[Counted], str]:
         try:
             said = how_it_does(one, model)
         except UserError:
-            rows.append(Counted(name=f"{name}: refused", planted=int(truth.sum()), found=0))
+            rows.append(Counted(name=f"{name}: refused", planted=int(truth.sum())))
             continue
         kept = scores >= np.float32(said.cut)
         found, false = int((kept & truth).sum()), int((kept & ~truth).sum())

@@ -75,10 +75,9 @@ def _wrong_value(path: str, text: str) -> Problem:
         return Problem(where=path, what=f"is {value!r}", why="is not one of its choices", fix=f"{path}={options.replace(', ', ' or ')}")
     if "is not a ListConfig" in text:
         return Problem(where=path, what="is one value", why="must be a list", fix=f"{path}=[<value>,<value>]")
-    if "is not a subclass of SourceConfig" in text:
-        return Problem(
-            where=path, what="is a new source", why="sources are part of a named corpus", fix="write it in hydra_conf/corpus/<name>.yaml, then corpus=<name>"
-        )
+    if match := re.search(r"is not a subclass of (Source|Classifier|Filter)Config", text):
+        kind, fix = match[1].lower(), "write it in hydra_conf/corpus/<name>.yaml, then corpus=<name>"
+        return Problem(where=path, what=f"is a new {kind}", why=f"{kind}s are part of a named corpus", fix=fix)
     return Problem(where=path, what="wrong value", why=text, fix="cpt config experiment=<name> shows every key; cpt/config/ says what each takes")
 
 

@@ -19,7 +19,7 @@ TINY = ["model=tiny", "corpus=sample"]
 
 
 def test_the_same_comes_out_on_both_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparing, "_scale", lambda *_: Scaling(gain=1.9, memory={3: 100_000_000, 12: 110_000_000}))
+    monkeypatch.setattr(preparing, "_scale", lambda *_: Scaling(clock=1.9, processor=2.0, memory={3: 100_000_000, 12: 110_000_000}))
     found = run({**SMALL, "folder": str(tmp_path)}, TINY, print)
     assert [row[0] for row in found.rows][:3] == ["filters and signatures, documents/s", "tokens, documents/s", "near-duplicates found at 0.7"]
     for kind in ("filters", "tokens"):
