@@ -39,7 +39,7 @@ from cpt.corpus.pipeline import Pipeline, plan_corpus
 from cpt.corpus.prepare import prepare
 from cpt.corpus.serialize import Serializer
 from cpt.corpus.stages.decide import Fate
-from cpt.corpus.stages.learn import how_it_does, read_curve, sample, split
+from cpt.corpus.stages.learn import how_it_does, read_curve, sample
 from cpt.corpus.stages.select import as_files
 from cpt.corpus.tables import open_column, read_documents
 from cpt.corpus.words import words_of
@@ -285,9 +285,9 @@ def _judged(pipeline: Pipeline, backend: str) -> tuple[list[Counted], str]:
 
 
 def _learned(pipeline: Pipeline) -> str:
-    """What it has learned as other text, hidden domain documents included, scores lower than its like."""
+    """What one model has learned as other text, hidden domain documents included, is judged by the other: it must fare like the rest."""
     section, selected = pipeline.corpus.classifiers["domain"], [pipeline.selected(shard) for shard in pipeline.shards("mined")]
-    learned = {each.id for each in split(sample(selected, section.documents, pipeline.corpus.seed, "negatives"), pipeline.corpus.seed)[0]}
+    learned = {each.id for each in sample(selected, section.documents, pipeline.corpus.seed, "negatives")}
     stays: dict[bool, list[bool]] = {True: [], False: []}
     for shard, one in zip(pipeline.shards("mined"), selected, strict=True):
         documents = (each for batch in read_documents(one.documents, ("id", "truth")) for each in batch)
@@ -295,4 +295,4 @@ def _learned(pipeline: Pipeline) -> str:
             if document.truth:
                 stays[document.id in learned].append(fate != Fate.off_domain)
     said = {side: f"{sum(each)} of the {len(each)} domain documents" for side, each in stays.items()}
-    return f"at its own cut it keeps {said[False]} that it has not learned from, and {said[True]} that it has learned as other text"
+    return f"at its own cut it keeps {said[False]} that no model has learned from, and {said[True]} that one has learned as other text"

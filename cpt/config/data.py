@@ -150,7 +150,7 @@ class ClassifierConfig(Section):
     negatives: list[str] = field(default_factory=list)
     """Sources of other text; none named takes the sources that it will judge, hidden domain documents included."""
     documents: int = 50_000
-    """Of each side, at most, drawn with the corpus seed; a fifth of them is kept from learning and measured on."""
+    """Of each side, at most, drawn with the corpus seed. Two models learn from a half each, and judge the half that they have not seen."""
     cut_by: CutBy = CutBy.precision
     cut: float = 0.9
 

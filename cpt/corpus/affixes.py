@@ -19,6 +19,9 @@ _LETTERS = alphabet(string.ascii_letters)
 _PLAIN = alphabet(string.ascii_letters + string.punctuation)
 _ASCII = alphabet(map(chr, range(128)))
 _is_plain = re.compile("[!-/:-~]+").fullmatch
+"""Of the characters in `_PLAIN`."""
+
+_FLAGS = {"i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, "x": re.VERBOSE}
 
 Tokens = tuple[str, ...]
 Search = Callable[[str], re.Match[str] | None]
@@ -26,7 +29,7 @@ Search = Callable[[str], re.Match[str] | None]
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What finds a prefix, a suffix, what stands between, and a token that is left whole whatever it holds."""
+    """What finds a prefix, a suffix, and what parts the rest."""
 
     prefix: Search
     suffix: Search
@@ -131,8 +134,10 @@ def _pieces(pipeline: Any) -> tuple[list[str], list[str], list[str]]:
 def _alternatives(pieces: list[str], search: Any) -> list[str]:
     if search is None:
         return []
-    pattern = search.__self__.pattern
-    return pieces if "|".join(pieces) == pattern else [pattern]
+    pattern: re.Pattern[str] = search.__self__
+    if pattern.flags != re.UNICODE:
+        return [f"(?{''.join(letter for letter, flag in _FLAGS.items() if pattern.flags & flag)}:{pattern.pattern})"]
+    return pieces if "|".join(pieces) == pattern.pattern else [pattern.pattern]
 
 
 def _look(pieces: tuple[list[str], list[str], list[str]], given: Alphabet) -> Look:
@@ -141,7 +146,7 @@ def _look(pieces: tuple[list[str], list[str], list[str]], given: Alphabet) -> Lo
 
 
 def _may_match(search: Any, given: Alphabet) -> bool:
-    return search is not None and possible(search.__self__.pattern, given)
+    return search is not None and possible(search.__self__.pattern, given, search.__self__.flags)
 
 
 def _length(found: re.Match[str] | None) -> int:

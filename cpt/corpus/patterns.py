@@ -49,9 +49,9 @@ def pruned(pieces: Iterable[str], given: Alphabet) -> re.Pattern[str] | None:
     return re.compile("|".join(left)) if left else None
 
 
-def possible(pattern: str, given: Alphabet) -> bool:
+def possible(pattern: str, given: Alphabet, flags: int = 0) -> bool:
     """Whether the pattern may match somewhere in a string of the alphabet. True is a maybe, False is sure."""
-    parsed = parser.parse(pattern)
+    parsed = parser.parse(pattern, flags)
     return _all(parsed, given.any_case() if parsed.state.flags & re.IGNORECASE else given)
 
 

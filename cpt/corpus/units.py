@@ -53,7 +53,7 @@ def learn_unit(pipeline: Pipeline, unit: int) -> None:
 
 def score_unit(pipeline: Pipeline, shard: Shard) -> None:
     """As `stages.learn.score`."""
-    score(pipeline.model(pipeline.corpus.sources[shard.source].classifier), pipeline.selected(shard), pipeline.scores(shard))
+    score(pipeline.model(pipeline.corpus.sources[shard.source].classifier), pipeline.selected(shard), pipeline.corpus.seed, pipeline.scores(shard))
 
 
 def match_unit(pipeline: Pipeline, band: int, part: int) -> None:

@@ -86,7 +86,7 @@ def test_hidden_domain_documents_are_counted_by_their_truth(found: Figures) -> N
     assert [row["planted"] for row in judged] == [judged[0]["planted"]] * 3 and 300 < judged[0]["planted"] < 420  # 40 % of 900
     assert judged[0]["found"] >= judged[1]["found"] >= judged[2]["found"] > 0
     assert judged[0]["false"] >= judged[2]["false"]
-    assert "it has learned as other text" in found.notes[-1]
+    assert "one has learned as other text" in found.notes[-1]
 
 
 def test_a_corpus_that_cannot_be_planted_in_says_why(tmp_path: Path) -> None:

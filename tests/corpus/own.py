@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cpt.config.compose import compose_parts
 from cpt.config.run import RunConfig
 from cpt.corpus.work import Progress
-from tests.corpora import ASSETS, configure
+from tests.corpora import ASSETS, VOCABULARY, configure
 
 GONE = [f"~corpus.sources.{name}" for name in ("dictionary", "german", "french")]
 
@@ -46,3 +47,11 @@ def letters(number: int) -> str:
 def sample(name: str) -> list[dict[str, str]]:
     """Rows of a committed sample."""
     return [json.loads(line) for line in (ASSETS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def write_corpus(root: Path, section: Mapping[str, Any]) -> RunConfig:
+    """A corpus of a test's own, as a user writes one: `own.yaml` where Hydra finds it."""
+    folder = root / "conf" / "corpus"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "own.yaml").write_text(json.dumps({"name": "own", **section}))
+    return compose_parts(["model=tiny", "corpus=own", f"run_root={root}", f"model.vocab_size={VOCABULARY}"])

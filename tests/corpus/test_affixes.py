@@ -13,7 +13,7 @@ from datatrove.utils.text import split_into_words
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpt.corpus.affixes import Affixes
+from cpt.corpus.affixes import Affixes, _alternatives
 from cpt.corpus.patterns import Alphabet, alphabet, possible, pruned, without
 from cpt.corpus.words import words_of
 from tests.corpora import ASSETS
@@ -102,6 +102,13 @@ def test_a_pruned_pattern_matches_the_same(text: str) -> None:
     found = pruned(PIECES, given)
     assert found is not None and found.pattern.count("|") < len("|".join(PIECES).split("|")) - 1, "some are left out"
     assert [match.span() for match in found.finditer(text)] == [match.span() for match in re.finditer("|".join(PIECES), text)]
+
+
+def test_flags_of_a_pattern_count() -> None:
+    assert possible("ſ", alphabet("s"), re.IGNORECASE) and possible(r"a\ ,", alphabet("a")) is False
+    pieces = _alternatives([], re.compile("ſ|,", re.IGNORECASE).search)
+    kept = pruned(pieces, alphabet("s"))
+    assert kept is not None and kept.search("s"), "a flag stays with its pattern"
 
 
 @pytest.mark.parametrize(

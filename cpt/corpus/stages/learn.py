@@ -12,15 +12,14 @@ import numpy.typing as npt
 
 from cpt.config.data import ClassifierConfig
 from cpt.core.artifacts import Artifact
-from cpt.corpus.classifier import load, train
+from cpt.corpus.classifier import Classifier, load, train
 from cpt.corpus.cut import Curve, curve, threshold
 from cpt.corpus.documents import Document, draw, drawn
 from cpt.corpus.stages.records import CountRecord, LearnRecord, SelectRecord, describe
 from cpt.corpus.stages.select import Selected
 from cpt.corpus.tables import open_column, read_documents, save_column
 
-MEASURED = 0.2
-"""Share of families that no classifier learns from."""
+FOLDS = (0, 1)
 _EXCERPT = 300
 _AROUND = 5
 
@@ -57,32 +56,45 @@ class Sides:
 
 
 def learn(section: ClassifierConfig, seed: int, sides: Sides, record: Path) -> None:
-    """Model, curve and the pool's scores, beside the record. Raises `UserError` when it does no better than chance."""
+    """Two models, curve and the pool's scores, beside the record. Raises `UserError` when they do no better than chance.
+
+    Each model learns from the documents of one fold and judges those of the other, in the pool as in what it is measured by: a document of the pool that
+    was learned as a negative scores lower than its like, and domain text hidden there would never be found.
+    """
     begun = time.process_time()
     record.unlink(missing_ok=True)
-    positives, known = split(sample(sides.positives, section.documents, seed, "positives"), seed)
-    negatives, _ = split(sample(sides.negatives, section.documents, seed, "negatives"), seed)
-    _, pool = split(sample(sides.pool, 2 * section.documents, seed, "pool"), seed)
-    model = train(section, _texts(positives), _texts(negatives), seed)
-    scores = model.score(_texts(pool))
+    positives, negatives = sample(sides.positives, section.documents, seed, "positives"), sample(sides.negatives, section.documents, seed, "negatives")
+    pool = sample(sides.pool, 2 * section.documents, seed, "pool")
+    models = [train(section, _of_fold(positives, seed, fold), _of_fold(negatives, seed, fold), seed) for fold in FOLDS]
+    for file, model in zip(_models(record), models, strict=True):
+        model.save(file)
+    scores = judge(models, pool, seed)
     truth = np.array([document.truth for document in pool], dtype=bool) if pool and all(document.truth is not None for document in pool) else None
-    model.save(_model(record))
     save_column(record.with_name("pool.npy"), scores)
-    curve(model.score(_texts(known)), scores, truth).save(record.with_name("curve.json"))
-    files = [_model(record), record.with_name("pool.npy"), record.with_name("curve.json")]
+    curve(judge(models, positives, seed), scores, truth).save(record.with_name("curve.json"))
+    files = [*_models(record), record.with_name("pool.npy"), record.with_name("curve.json")]
     seconds = time.process_time() - begun
     LearnRecord(files=describe(files), seconds=seconds, positives=len(positives), negatives=len(negatives)).save(record)
 
 
-def score(model: Path, selected: Selected, out: Path) -> None:
+def score(model: Path, selected: Selected, seed: int, out: Path) -> None:
     """[n] float32 in `out`, for each document of a shard; `model`: the record of `learn`."""
     begun, record = time.process_time(), out.with_suffix(".json")
     record.unlink(missing_ok=True)
-    classifier = load(_model(model))
-    parts = [classifier.score(_texts(batch)) for batch in read_documents(selected.documents, ("text",))]
+    models = [load(file) for file in _models(model)]
+    parts = [judge(models, batch, seed) for batch in read_documents(selected.documents, ("id", "text", "family"))]
     scores = np.concatenate([np.empty(0, dtype=np.float32), *parts])
     save_column(out, scores)
     CountRecord(files=describe([out]), seconds=time.process_time() - begun, count=len(scores)).save(record)
+
+
+def judge(models: Sequence[Classifier], documents: Sequence[Document], seed: int) -> npt.NDArray[np.float32]:
+    """[n] scores, each by the model that has not learned from the document's fold."""
+    found, folds = np.empty(len(documents), dtype=np.float32), np.array([_fold(document, seed) for document in documents], dtype=np.int64)
+    for fold in FOLDS:
+        places = np.flatnonzero(folds == fold)
+        found[places] = models[1 - fold].score([documents[int(place)].text for place in places])
+    return found
 
 
 def threshold_of(section: ClassifierConfig, model: Path) -> float:
@@ -111,7 +123,8 @@ def how_it_does(section: ClassifierConfig, model: Path) -> AtCut:
 
 def sample(tables: Sequence[Selected], most: int, seed: int, what: str) -> list[Document]:
     """About `most` documents, each as likely as any other of its shard; of very many shards only some, in drawn order, four times as large as is needed."""
-    order = sorted(tables, key=lambda one: draw(seed, what, one.folder.name, one.stem))
+    # by the source's name: a folder's has a key that changes when a file is touched
+    order = sorted(tables, key=lambda one: draw(seed, what, one.folder.name.rpartition("-")[0], one.stem))
     chosen, kept = list[Selected](), 0
     for one in order:
         if kept >= 4 * most:
@@ -120,12 +133,6 @@ def sample(tables: Sequence[Selected], most: int, seed: int, what: str) -> list[
         kept += SelectRecord.load(one.record).kept
     share = most / max(1, kept)
     return [document for one in chosen for batch in read_documents(one.documents) for document in batch if drawn(seed, document.id, share, what)]
-
-
-def split(documents: Sequence[Document], seed: int) -> tuple[list[Document], list[Document]]:
-    """(to learn from, to measure on), by family."""
-    measured = [drawn(seed, document.family or document.id, MEASURED, "measure") for document in documents]
-    return tuple([document for document, mine in zip(documents, measured, strict=True) if mine is side] for side in (False, True))  # type: ignore[return-value]
 
 
 def read_judged(tables: Sequence[tuple[Selected, Path]], cut: float) -> list[Judged]:
@@ -150,9 +157,14 @@ def _documents(tables: Sequence[tuple[Selected, Path]], scores: Sequence[npt.NDA
         start += len(mine)
 
 
-def _model(record: Path) -> Path:
-    return record.with_name("model")
+def _models(record: Path) -> list[Path]:
+    return [record.with_name(f"model-{fold}") for fold in FOLDS]
 
 
-def _texts(documents: Sequence[Document]) -> list[str]:
-    return [document.text for document in documents]
+def _fold(document: Document, seed: int) -> int:
+    """Relatives are in one."""
+    return int(drawn(seed, document.family or document.id, 0.5, "fold"))
+
+
+def _of_fold(documents: Sequence[Document], seed: int, fold: int) -> list[str]:
+    return [document.text for document in documents if _fold(document, seed) == fold]
