@@ -12,6 +12,7 @@ from threading import Lock
 from typing import Any
 
 import pytest
+import submitit  # noqa: F401 - its first import sets logging up anew, at which absl's handler closes what was stderr: not while a test captures that
 
 from cpt.config.compose import compose_config
 from cpt.config.run import RunConfig
