@@ -227,7 +227,10 @@ class CorpusConfig(Section):
             if source.classifier and source.classifier not in self.classifiers:
                 known = ", ".join(self.classifiers) or "none"
                 yield Problem(
-                    where=f"sources.{name}.classifier", what=f"is {source.classifier}", why=f"corpus.classifiers has {known}", fix=f"classifiers.{source.classifier}"
+                    where=f"sources.{name}.classifier",
+                    what=f"is {source.classifier}",
+                    why=f"corpus.classifiers has {known}",
+                    fix=f"classifiers.{source.classifier}",
                 )
         for name, classifier in self.classifiers.items():
             for side in ("positives", "negatives"):

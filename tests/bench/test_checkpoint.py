@@ -12,6 +12,7 @@ from cpt.core.errors import CptError
 
 
 @pytest.mark.engine
+@pytest.mark.slow
 def test_both_ways_are_measured_against_the_disk(tmp_path: Path) -> None:
     options = {**OPTIONS, "rounds": "1", "folder": str(tmp_path), "threads": "1"}
     found = run(options, ["model=tiny", "corpus=sample", "train.sequence_length=32", "slurm.tasks_per_node=2"], print)

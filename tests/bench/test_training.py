@@ -21,6 +21,7 @@ def measured(tmp: Path, *overrides: str, **options: str) -> Figures:
 
 
 @pytest.mark.engine
+@pytest.mark.slow
 def test_both_do_the_same_work_and_are_held_against_the_same_peak(tmp_path: Path) -> None:
     found = measured(tmp_path, profile="true")
     ours, theirs = (found.data["contestants"][kind] for kind in ("ours", "eager"))
