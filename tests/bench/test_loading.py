@@ -15,6 +15,7 @@ from tests.ranks import run_ranks
 SMALL = {"steps": "3", "pairs": "2", "compute": "1", "tokens": "200000", "workers": "0", "threads": "1"}
 
 
+@pytest.mark.slow
 @pytest.mark.engine
 def test_all_ways_are_measured_flat_out_and_beside_a_computation(tmp_path: Path) -> None:
     rows, data = run_ranks(1, _bench, tmp_path)[0]

@@ -71,6 +71,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Figures:
     return figures
 
 
+@pytest.mark.slow
 def test_what_is_planted_is_found(found: Figures) -> None:
     rows = {row["name"]: row for row in found.data["rows"]}
     for kind in (EXACT, "copy, likeness 0.90", VERBATIM, DRESSED, PART):
@@ -81,6 +82,7 @@ def test_what_is_planted_is_found(found: Figures) -> None:
     assert rows["not planted, left out"]["false"] == 0
 
 
+@pytest.mark.slow
 def test_hidden_domain_documents_are_counted_by_their_truth(found: Figures) -> None:
     judged = [row for row in found.data["rows"] if row["name"].startswith("sklearn, precision")]
     assert [row["planted"] for row in judged] == [judged[0]["planted"]] * 3 and 300 < judged[0]["planted"] < 420  # 40 % of 900

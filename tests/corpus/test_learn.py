@@ -39,7 +39,7 @@ def hidden(pipeline: Pipeline) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, An
     return np.array(truth), kept
 
 
-@pytest.mark.parametrize("backend", ["sklearn", "fasttext"])
+@pytest.mark.parametrize("backend", ["sklearn", pytest.param("fasttext", marks=pytest.mark.slow)])
 def test_hidden_domain_documents_are_found_though_they_were_learned_as_other_text(root: Path, tmp_path: Path, backend: str) -> None:
     config = write_corpus(root, section(tmp_path, backend=backend, cut_by="precision", cut=0.8))
     manifest = prepare(config, quiet)

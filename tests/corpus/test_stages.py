@@ -123,6 +123,7 @@ def test_units_in_any_order_by_any_process_and_twice_give_the_same(own: RunConfi
     assert publish(pipeline).content_hash == before.content_hash
 
 
+@pytest.mark.slow
 def test_processes_side_by_side_give_the_same(own: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     before = prepare(own, quiet)
     shutil.rmtree(own.runs.data("own").root)

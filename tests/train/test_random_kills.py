@@ -116,6 +116,7 @@ def all_undisturbed(root: Path, layouts: list[str], kills: int, mode: str) -> No
     print(f"{name}: {kills} kills, resumed {tiers['full']} times from a full and {tiers['fast']} times from a fast checkpoint, else from the base")
 
 
+@pytest.mark.slow
 def test_five_random_kills_on_changing_layouts(root: Path) -> None:
     all_undisturbed(root, ["one", "DP2", "TP2xPP2"], kills=5, mode="asynchronous")
 
