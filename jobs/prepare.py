@@ -16,6 +16,8 @@ from cpt.corpus.prepare import finished, prepare
 from cpt.corpus.summary import manifest_tables
 from cpt.corpus.work import cores
 from jobs.console import open_console
+from jobs.prepare_page import Watcher, write_card
+from jobs.prepare_submit import require_idle, show_status, submit
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -27,8 +29,6 @@ def main(arguments: Sequence[str]) -> int:
 
         return look(config, asked.sample, console)
     if asked.submit or asked.status:
-        from jobs.prepare_submit import show_status, submit
-
         return submit(config, console) if asked.submit else show_status(config, console)
     return _prepare(config, asked.workers, console)
 
@@ -44,10 +44,10 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _prepare(config: RunConfig, workers: int, console: Console) -> int:
-    from jobs.prepare_page import Watcher, write_card
-
-    manifest, note = finished(plan_corpus(config)), "already prepared, nothing to do"
+    pipeline = plan_corpus(config)
+    manifest, note = finished(pipeline), "already prepared, nothing to do"
     if manifest is None:
+        require_idle(config, pipeline)
         with Watcher(console) as watcher:
             manifest = prepare(config, watcher.show, workers)
         note = f"prepared in {duration(watcher.seconds)}, {duration(manifest.seconds)} of one core"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from rich.console import Console
@@ -15,9 +15,8 @@ from cpt.core.errors import EXIT_DONE
 from cpt.corpus.debian import Mirror
 from cpt.corpus.documents import Document, draw
 from cpt.corpus.fetch import fetch
-from cpt.corpus.formats import Bad
-from cpt.corpus.inputs import plan_shards
-from cpt.corpus.readers import check_files, read_piece
+from cpt.corpus.formats import Bad, expand
+from cpt.corpus.readers import check_files, read_file
 from cpt.corpus.screen import Screen, Verdict
 from cpt.corpus.stages.select import as_files
 
@@ -28,22 +27,20 @@ _WIDTH = 150
 
 def look(config: RunConfig, number: int, console: Console) -> int:
     """Each source's first documents, `number` of them drawn, and what became of each."""
-    corpus, paths = config.corpus, config.runs.data(config.corpus.name)
+    corpus, folder = config.corpus, config.runs.data(config.corpus.name).fetched
     check_files(corpus)
-    fetched = fetch(corpus, paths.fetched, Mirror(paths.fetched))
+    fetched = fetch(corpus, folder, Mirror(folder))
     for name, source in corpus.sources.items():
-        files = {name: fetched[name].parts if name in fetched else source.paths}
-        found = list(islice(_read(corpus, name, files), _READ))
+        paths = fetched[name].parts if name in fetched else source.paths
+        found = list(islice(_read(corpus, name, paths), _READ))
         drawn = sorted(found, key=lambda one: draw(corpus.seed, "look", one.where if isinstance(one, Bad) else one.id))[:number]
         _show(name, corpus, drawn, len(found), console)
     return EXIT_DONE
 
 
-def _read(corpus: CorpusConfig, name: str, files: dict[str, list[str]]) -> Iterator[Document | Bad]:
-    source = as_files(corpus.sources[name])
-    for shard in plan_shards(files, corpus.shard_bytes):
-        for piece in shard.pieces:
-            yield from read_piece(piece, source, corpus.max_document_bytes)
+def _read(corpus: CorpusConfig, name: str, paths: Sequence[str]) -> Iterator[Document | Bad]:
+    for path in expand(paths):
+        yield from read_file(path, as_files(corpus.sources[name]), corpus.max_document_bytes)
 
 
 def _show(name: str, corpus: CorpusConfig, documents: list[Document | Bad], read: int, console: Console) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -13,11 +14,28 @@ from cpt.config.running import Scheduler
 from cpt.core.artifacts import Artifact
 from cpt.core.errors import EXIT_DONE, EXIT_OURS, Problem, UserError
 from cpt.core.units import duration, size
-from cpt.corpus.batches import PUBLISH, Publish, batches
-from cpt.corpus.pipeline import Pipeline, Stage, plan_corpus
-from cpt.corpus.prepare import finished
+from cpt.corpus.batches import batches
+from cpt.corpus.pipeline import Pipeline, Stage, open_pipeline, plan_corpus
+from cpt.corpus.prepare import finished, publish
 from cpt.corpus.work import alone
+from jobs.prepare_page import write_card
 from slurm import chain, client
+
+PUBLISH = "publish"
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """The last task of a chain: manifest and data card."""
+
+    folder: Path
+    """Of the plan."""
+
+    def __call__(self, task: int) -> None:
+        """Raises `CptError` when documents were lost, which would be a bug."""
+        pipeline = open_pipeline(self.folder)
+        publish(pipeline)
+        write_card(pipeline.config)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,12 +95,12 @@ def show_status(config: RunConfig, console: Console) -> int:
     console.print(table)
     states = sorted({job.state for job in waiting})
     console.print(f"queue: {', '.join(f'{sum(job.state == state for job in waiting)} {state}' for state in states) or 'nothing'}")
-    failed = chain.failures(pipeline.folder / "jobs")
+    stands = finished(pipeline) is not None
+    failed = {} if stands else chain.failures(pipeline.folder / "jobs")
     for task, said in failed.items():
         console.print(f"failed: {task}\n  {said}", style="red", soft_wrap=True)
-    stands = finished(pipeline) is not None
     console.print(f"prepared: {pipeline.paths.manifest}" if stands else "not prepared yet: what is missing is made by cpt prepare [--submit]", soft_wrap=True)
-    return EXIT_OURS if failed and not waiting and not stands else EXIT_DONE
+    return EXIT_OURS if failed and not waiting else EXIT_DONE
 
 
 def _progress(stage: Stage) -> tuple[str, str, str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from cpt.config.run import RunConfig
 from cpt.core.artifacts import write_text
-from cpt.core.errors import EXIT_OURS, CptError
+from cpt.core.errors import CptError
 from slurm import client, script
 
 MOST_TASKS = 1000
@@ -37,17 +37,14 @@ class Task:
     folder: Path
 
     def __call__(self) -> None:
-        """Ends the process with the error's exit code."""
+        """Raises what the work raises."""
         number = int(os.environ["SLURM_ARRAY_TASK_ID"])
         try:
             self.link.work(number)
         except Exception as error:
             said = str(error) if isinstance(error, CptError) else f"{type(error).__name__}: {error}"
             write_text(self.folder / f"failed-{number}.txt", f"{said}\n")
-            if not isinstance(error, CptError):
-                raise
-            print(said, file=sys.stderr)  # noqa: T201 - the task's own log
-            sys.exit(error.exit_code or EXIT_OURS)
+            raise
 
 
 def submit_chain(config: RunConfig, folder: Path, name: str, links: Sequence[Link]) -> dict[str, str]:
@@ -58,10 +55,10 @@ def submit_chain(config: RunConfig, folder: Path, name: str, links: Sequence[Lin
     from slurm.executor import ArrayExecutor, parameters
 
     jobs: dict[str, str] = {}
+    shutil.rmtree(folder, ignore_errors=True)  # what an earlier chain said is mended, or will be said again
     try:
         for link in links:
             own = folder / link.name
-            shutil.rmtree(own, ignore_errors=True)
             with client.using(config.cluster):
                 executor = ArrayExecutor(own, python=f"exec {shlex.quote(sys.executable)}")
                 executor.update_parameters(**parameters(config, f"{name}.{link.name}", _options(config, list(jobs.values())[-1:])))

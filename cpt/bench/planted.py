@@ -34,10 +34,10 @@ from cpt.core.errors import Problem, UserError
 from cpt.corpus.debian import Mirror
 from cpt.corpus.documents import Document, draw, drawn
 from cpt.corpus.fetch import fetch
-from cpt.corpus.formats import Record, expand, local, needed_fields, read_records
+from cpt.corpus.formats import expand, local
 from cpt.corpus.pipeline import Pipeline, plan_corpus
 from cpt.corpus.prepare import prepare
-from cpt.corpus.serialize import Serializer
+from cpt.corpus.readers import read_file
 from cpt.corpus.stages.decide import Fate
 from cpt.corpus.stages.learn import how_it_does, read_curve, sample
 from cpt.corpus.stages.select import as_files
@@ -171,9 +171,7 @@ def _read(corpus: CorpusConfig, options: Mapping[str, str], root: Path) -> dict[
     found = {}
     for name, source in corpus.sources.items():
         paths, source = fetched[name].parts if source.reader is not Reader.files else source.paths, as_files(source)
-        serializer = Serializer(source)
-        records = (one for path in expand(paths) for one in read_records(path, needed_fields(source), corpus.max_document_bytes) if isinstance(one, Record))
-        made = (serializer.document(record) for record in records)
+        made = (one for path in expand(paths) for one in read_file(path, source, corpus.max_document_bytes))
         by_id = {one.id: one for one in made if isinstance(one, Document) and one.text.strip()}
         chosen = sorted(by_id.values(), key=lambda one: draw(corpus.seed, "recall", one.id))[: whole_number(options, "documents")]
         found[name] = [replace(one, id=f"{name}/{one.id}", family=f"{name}/{one.family}" if one.family else "", truth=None) for one in chosen]

@@ -24,8 +24,8 @@ from cpt.config.data import DedupConfig
 from cpt.core.artifacts import write_text
 from cpt.core.errors import CptError, Problem, UserError
 from cpt.corpus.documents import Document
-from cpt.corpus.formats import Record, expand, needed_fields, read_records
-from cpt.corpus.serialize import Serializer
+from cpt.corpus.formats import expand
+from cpt.corpus.readers import read_file
 from cpt.corpus.words import words_of
 from cpt.data.indexed import IndexedTokens
 
@@ -149,9 +149,8 @@ def _documents(options: Mapping[str, str], overrides: Sequence[str]) -> list[Doc
     name = options["source"] or next(iter(corpus.sources))
     if name not in corpus.sources:
         raise UserError(Problem(where="source", what=f"is {name}", why="is no source of the corpus", fix=f"one of {', '.join(corpus.sources)}"))
-    source, serializer = corpus.sources[name], Serializer(corpus.sources[name])
-    records = (found for one in expand(source.paths or source.fallback) for found in read_records(one, needed_fields(source), corpus.max_document_bytes))
-    made = (serializer.document(record) for record in records if isinstance(record, Record))
+    source = corpus.sources[name]
+    made = (found for path in expand(source.paths or source.fallback) for found in read_file(path, source, corpus.max_document_bytes))
     return list(islice((document for document in made if isinstance(document, Document)), whole_number(options, "documents", 4)))
 
 

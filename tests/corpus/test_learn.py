@@ -73,5 +73,5 @@ def test_a_touched_file_gives_the_same_model_and_corpus(root: Path, tmp_path: Pa
 def test_a_pool_without_domain_text_is_refused_by_precision(root: Path, tmp_path: Path) -> None:
     own = section(tmp_path, cut_by="precision", cut=0.9)
     write_rows(tmp_path / "pool.jsonl", [row | {"domain": False} for row in sample("dictionary")[:1500]])
-    with pytest.raises(UserError, match=r"precision"):
+    with pytest.raises(UserError, match=r"corpus\.classifiers\.shop\.cut_by: is precision"):
         prepare(write_corpus(root, own), quiet)

@@ -227,4 +227,5 @@ def test_a_long_run_of_anything_ends(unit: str) -> None:
     """At once, where a search that begins anew at each place takes hours."""
     run = unit * (100_000 // len(unit))
     for text in (run + "@", f"{run}@{run}", f"-----BEGIN PRIVATE KEY----- token = {run}"):
-        scrub(text, ALL)
+        left, counted = scrub(text, ALL)
+        assert (left != text) == bool(counted)

@@ -135,10 +135,17 @@ def test_a_changed_setting_does_again_what_it_touches_and_nothing_else(own: RunC
     prepare(own, quiet)
     files = [tmp_path / f"{word}.jsonl" for word in ("a", "b")]
     missing = {}
-    for change in ("corpus.heldout_fraction=0.2", "corpus.dedup.bands=10", "corpus.sources.novels.filters=prose", "corpus.max_bad_share=0.5"):
+    for change in (
+        "corpus.heldout_fraction=0.2",
+        "corpus.dedup.bands=10",
+        "corpus.sources.novels.filters=prose",
+        "corpus.max_bad_share=0.5",
+        "corpus.sources.novels.group=domain",
+    ):
         pipeline = plan_corpus(two_sources(root, *files, "corpus.shard_bytes=4000", change))
         missing[change.partition("=")[0]] = [(stage.name, len(stage.missing())) for stage in pipeline.stages if stage.missing()]
     assert missing["corpus.max_bad_share"] == []
+    assert [name for name, _ in missing["corpus.sources.novels.group"]] == ["decide", "tokenize"]  # benchmarks are made of a group's documents
     assert [name for name, _ in missing["corpus.heldout_fraction"]] == ["decide", "tokenize"]
     assert missing["corpus.dedup.bands"][:2] == [("select", 4), ("match", 11)]
     assert missing["corpus.sources.novels.filters"][0] == ("select", 2)  # the other source's stay
@@ -206,3 +213,13 @@ def test_planted_benchmark_questions_and_heldout_texts_are_found(root: Path, tmp
     assert manifest.source("listings").dropped == {"contaminated": 5}
     off = prepare(two_sources(root, first, second, "corpus.decontaminate.enabled=false", "corpus.heldout_fraction=0.01"), quiet)
     assert off.contamination == [] and off.source("listings").dropped == {}
+
+
+def test_where_bad_input_stops_the_first_three_are_named_and_no_more_is_read(root: Path, tmp_path: Path) -> None:
+    for number in range(4):
+        write_rows(tmp_path / f"a{number}.jsonl", [{"id": f"{number}", "text": "good"}, {"body": "bad"}])
+    second = write_jsonl(tmp_path / "b.jsonl", texts("b", 10))
+    config = two_sources(root, tmp_path / "a*.jsonl", second)
+    with pytest.raises(UserError) as caught:
+        prepare(config, quiet)
+    assert [problem.where for problem in caught.value.problems] == [f"{tmp_path}/a{number}.jsonl:2" for number in range(3)]

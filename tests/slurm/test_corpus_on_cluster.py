@@ -56,6 +56,7 @@ def test_a_chain_of_arrays_makes_what_one_machine_makes(cluster: DevCluster, set
     settled(config)
     manifest = finished(plan_corpus(config))
     assert manifest is not None, say(capsys, "--status", settings)[1]
+    assert config.runs.data("own").card.is_file()
     code, out = say(capsys, "--status", settings)
     assert code == 0 and "queue: nothing" in out and "prepared: " in out
     give_tokenizer(tmp_path / "alone", Path(config.run_root) / "base" / "tiny" / "tokenizer.json")

@@ -1,4 +1,4 @@
-"""The stages of `cpt prepare`, in order; each a function of (`Pipeline`, unit) that leaves its files and, last, the record that says they are whole.
+"""The stages of `cpt prepare`, in order; each leaves its files and, last, the record that says they are whole. `units` runs them on a `Pipeline`.
 
 ::
 

@@ -19,7 +19,7 @@ from cpt.corpus.clusters import Numbers, components
 from cpt.corpus.documents import Document, draw
 from cpt.corpus.inputs import MOST_ROWS, Shard
 from cpt.corpus.stages.match import below_cut
-from cpt.corpus.stages.records import Pair, SelectRecord
+from cpt.corpus.stages.records import Pair, SelectRecord, reasons
 from cpt.corpus.stages.select import Selected
 from cpt.corpus.tables import open_column, read_documents
 
@@ -125,20 +125,15 @@ def require_some(name: str, record: SelectRecord, fates: Mapping[str, int]) -> N
     if fates.get("train") and fates.get("heldout"):
         return
     dropped = dict(record.dropped) | {fate: number for fate, number in fates.items() if fate not in ("train", "heldout")}
-    left = fates.get("train", 0) + fates.get("heldout", 0)
+    left, why = fates.get("train", 0) + fates.get("heldout", 0), reasons(dropped)
     raise UserError(
         Problem(
             where=f"corpus.sources.{name}",
-            what=f"has {left} of {record.documents} documents left{reasons(dropped)}",
+            what=f"has {left} of {record.documents} documents left" + f"; dropped {why}" * bool(why),
             why="a source needs a document to train on and an unrelated one to hold out",
             fix=f"corpus.sources.{name}.filters=none, other files, or remove the source",
         )
     )
-
-
-def reasons(dropped: Mapping[str, int]) -> str:
-    """`; dropped 3 near_duplicate, ...`, or nothing."""
-    return "; dropped " + ", ".join(f"{number} {reason}" for reason, number in sorted(dropped.items()) if number) if any(dropped.values()) else ""
 
 
 def load_edges(files: Mapping[int, Sequence[Path]]) -> Edges:

@@ -14,9 +14,6 @@ from cpt.corpus.stages.records import CountRecord, describe
 from cpt.corpus.stages.select import Selected
 from cpt.corpus.tables import open_column, save_column
 
-Below = Mapping[int, Path]
-"""Shard number -> scores of its documents, where the source has a classifier."""
-
 
 def match(shards: Sequence[tuple[Shard, Selected]], out: Path, band: int, part: tuple[int, int], cut: Mapping[int, tuple[Path, float]]) -> None:
     """`part`: which of how many ranges of keys. `cut`: shard number -> (its scores, the lowest that stays).

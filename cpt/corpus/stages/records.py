@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -158,6 +158,13 @@ def merged(counts: Sequence[dict[str, int]]) -> dict[str, int]:
         for name, number in one.items():
             total[name] = total.get(name, 0) + number
     return dict(sorted(total.items()))
+
+
+def reasons(dropped: Mapping[str, int], most: int = 100) -> str:
+    """`12 near_duplicate, 3 unreadable`: the `most` frequent first, the others in one number."""
+    ordered = sorted(((number, reason) for reason, number in dropped.items() if number), key=lambda one: (-one[0], one[1]))
+    said = [f"{number} {reason}" for number, reason in ordered[:most]]
+    return ", ".join([*said, *([f"{sum(number for number, _ in ordered[most:])} for other reasons"] if ordered[most:] else [])])
 
 
 def _size(path: Path) -> int:

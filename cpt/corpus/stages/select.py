@@ -98,8 +98,8 @@ class Tally:
 
 def select(corpus: CorpusConfig, shard: Shard, out: Selected) -> None:
     """Raises `UserError` for a file that has changed since it was planned, and with the first records that cannot be read where bad input stops."""
-    begun, source, tally = time.process_time(), corpus.sources[shard.source], Tally()
-    screen, signatures = Screen(corpus, source), Signatures(corpus.dedup)
+    begun, tally = time.process_time(), Tally()
+    screen, signatures = Screen(corpus, corpus.sources[shard.source]), Signatures(corpus.dedup)
     keys, families = list[Keys](), list[int]()
     out.record.unlink(missing_ok=True)  # its files are about to change
     with DocumentWriter(out.documents) as table:
@@ -172,7 +172,7 @@ def _read(corpus: CorpusConfig, shard: Shard, tally: Tally) -> Iterator[Document
             if isinstance(found, Bad):
                 tally.bad.append(found)
                 if corpus.bad_input is BadInput.stop and len(tally.bad) == NAMED:
-                    break
+                    require_readable(shard.source, tally.bad, NAMED, tally.documents, corpus)
             elif drawn(corpus.seed, found.id, source.share):
                 yield found
     if corpus.bad_input is BadInput.stop:
