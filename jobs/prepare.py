@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Our options, and the rest as Hydra overrides."""
     parser = argparse.ArgumentParser(prog="cpt prepare", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--sample", type=int, default=0, metavar="N", help="look at N documents of each source and what each step does to them; makes nothing")
+    parser.add_argument("--sample", type=int, default=0, metavar="N", help="look at N documents of each source and what the filters do to them; makes nothing")
     parser.add_argument("--workers", type=int, default=cores(), metavar="N", help="processes here; default: all cores")
     parser.add_argument("--submit", action="store_true", help="as a chain of SLURM job arrays; returns at once")
     parser.add_argument("--status", action="store_true", help="how far the stages are")

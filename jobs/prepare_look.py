@@ -1,4 +1,4 @@
-"""`cpt prepare --sample N`: what each step would do to some documents of each source. Makes nothing."""
+"""`cpt prepare --sample N`: what scrubbing, language and filters do to some documents of each source. Makes nothing."""
 
 from __future__ import annotations
 

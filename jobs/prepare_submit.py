@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,7 +79,13 @@ def require_idle(config: RunConfig, pipeline: Pipeline) -> None:
     if not pipeline.paths.chain.is_file() or config.cluster.scheduler is Scheduler.local:
         return
     other = ChainRecord.load(pipeline.paths.chain)
-    if other.name != _name(pipeline) and (waiting := chain.queued(config, other.name, other.links)):
+    with suppress(client.SlurmFailed):  # whoever submits has asked whether it answers; here nothing depends on it
+        waiting = chain.queued(config, other.name, other.links) if other.name != _name(pipeline) else []
+        _refuse(config, other, waiting)
+
+
+def _refuse(config: RunConfig, other: ChainRecord, waiting: Sequence[client.Job]) -> None:
+    if waiting:
         what = f"{config.corpus.name} is being prepared with other settings: {len(waiting)} tasks of {other.name} are queued"
         raise UserError(
             Problem(where="corpus.name", what=what, why="both would be the same folder", fix=f"wait, or scancel {waiting[0].id}, or corpus.name=<another>")
@@ -86,21 +95,32 @@ def require_idle(config: RunConfig, pipeline: Pipeline) -> None:
 def show_status(config: RunConfig, console: Console) -> int:
     """1 when a task has failed and nothing is queued any more."""
     pipeline = plan_corpus(config)
-    waiting = chain.queued(config, _name(pipeline), _links(pipeline)) if config.cluster.scheduler is Scheduler.slurm else []
+    waiting, queue = _waiting(config, pipeline)
     table = Table(title=f"corpus {config.corpus.name}", title_justify="left")
     for name in ("stage", "units", "done", "speed", "left"):
         table.add_column(name, justify="left" if name == "stage" else "right")
     for stage in pipeline.stages:
         table.add_row(stage.name, str(len(stage.records)), *_progress(stage))
     console.print(table)
-    states = sorted({job.state for job in waiting})
-    console.print(f"queue: {', '.join(f'{sum(job.state == state for job in waiting)} {state}' for state in states) or 'nothing'}")
+    console.print(f"queue: {queue}", soft_wrap=True)
     stands = finished(pipeline) is not None
     failed = {} if stands else chain.failures(pipeline.folder / "jobs")
     for task, said in failed.items():
         console.print(f"failed: {task}\n  {said}", style="red", soft_wrap=True)
     console.print(f"prepared: {pipeline.paths.manifest}" if stands else "not prepared yet: what is missing is made by cpt prepare [--submit]", soft_wrap=True)
     return EXIT_OURS if failed and not waiting else EXIT_DONE
+
+
+def _waiting(config: RunConfig, pipeline: Pipeline) -> tuple[list[client.Job], str]:
+    """(tasks that wait or run, in words); without SLURM a corpus is made here, and its files still tell how far it is."""
+    if config.cluster.scheduler is Scheduler.local:
+        return [], "none, the scheduler is local"
+    try:
+        found = chain.queued(config, _name(pipeline), _links(pipeline))
+    except client.SlurmFailed as error:
+        return [], f"SLURM does not answer: {error}"
+    states = Counter(job.state for job in found)
+    return found, ", ".join(f"{number} {state}" for state, number in sorted(states.items())) or "nothing"
 
 
 def _progress(stage: Stage) -> tuple[str, str, str]:

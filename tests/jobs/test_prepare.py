@@ -10,8 +10,9 @@ from rich.console import Console
 from cpt.corpus.work import Progress
 from jobs.cli import main
 from jobs.prepare_page import Watcher, describe
+from jobs.prepare_submit import ChainRecord
 from tests.corpora import VOCABULARY, root, tokenizer_file
-from tests.corpus.own import GONE, sample, write_rows
+from tests.corpus.own import GONE, sample, texts, write_jsonl, write_rows
 
 __all__ = ["root", "tokenizer_file"]
 
@@ -48,3 +49,25 @@ def test_a_log_has_a_line_for_each_stage_and_no_bar(tmp_path: Path) -> None:
         for done in range(4):
             watcher.show(Progress("select", done, 3, done, 3, 0, done))
     assert (tmp_path / "log").read_text() == "select: 3 of 3 units, 1 B/s, 3.0s\n"
+
+
+def test_without_a_scheduler_that_answers_a_corpus_is_made_and_its_files_tell_how_far_it_is(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Though an earlier chain is on record, whose controller is gone."""
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "no.conf"))
+    files = [write_jsonl(tmp_path / f"{word}.jsonl", texts(word, 20)) for word in ("a", "b")]
+    own = [
+        f"corpus.sources.{name}.{setting}"
+        for name, file in zip(("listings", "novels"), files, strict=True)
+        for setting in (f"paths=['{file}']", "filters=none")
+    ]
+    settings = ["corpus=sample", "corpus.name=own", "corpus.benchmarks=[]", "model=tiny", f"model.vocab_size={VOCABULARY}", f"run_root={root}", *own, *GONE]
+    ChainRecord(name="own.123456", links=["select"]).save(root / "data" / "own" / "chain.json")
+    slurm = [*settings, f"cluster.slurm_conf={tmp_path}/no.conf"]
+    assert main(["prepare", "--status", *slurm]) == 0
+    assert "not prepared yet" in capsys.readouterr().out
+    assert main(["prepare", *slurm]) == 0
+    assert main(["prepare", "--status", *slurm]) == 0
+    out = capsys.readouterr().out
+    assert "SLURM does not answer" in out and "prepared: " in out
