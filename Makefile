@@ -12,7 +12,7 @@ demo: setup ## the whole job on real text; ends by printing where report.html is
 	@.venv/bin/cpt demo
 
 test: setup ## the tests; those with a real SLURM skip themselves without root
-	@.venv/bin/pytest -n 2 --dist loadscope -q
+	@.venv/bin/pytest -n 2 --dist loadscope --no-loadscope-reorder -q
 
 slow: setup ## the tests that take minutes each
 	@.venv/bin/pytest -m slow -q

@@ -23,7 +23,8 @@ settings.load_profile("house")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot run, with the reason."""
+    """Skip what this machine cannot run, with the reason; in the order of their turns, which `--no-loadscope-reorder` keeps."""
+    items.sort(key=lambda item: turn(item.path))
     reasons = {"slurm": why_no_slurm(), "gpu": why_no_gpu()}
     for item in items:
         for marker, reason in reasons.items():
@@ -33,24 +34,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A module's tests stay on one worker; all modules that spawn ranks or daemons are on the same one, so they never run side by side.
+    """A module's tests stay on one worker; all modules that start a real SLURM are on the same one, so they never run side by side.
 
     Read from the text of the module: the process that hands out tests collects none and knows no markers.
     """
     from xdist.scheduler import LoadScopeScheduling
 
-    class OneAtATime(LoadScopeScheduling):  # type: ignore[misc]
+    class OneClusterAtATime(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             module = nodeid.partition("::")[0]
-            return "ranks" if spawns(config.rootpath / module) else module
+            return "slurm" if turn(config.rootpath / module) == 0 else module
 
-    return OneAtATime(config, log)
+    return OneClusterAtATime(config, log)
 
 
 @functools.cache
-def spawns(module: Path) -> bool:
-    """Whether a test module has tests that are marked `slurm` or `engine`."""
-    return re.search(r"mark\.(slurm|engine)\b", module.read_text()) is not None
+def turn(module: Path) -> int:
+    """When a test module runs: those that start a real SLURM first, beside what takes one process; those that spawn ranks when that is over."""
+    text = module.read_text()
+    return 0 if re.search(r"mark\.slurm\b", text) else 2 if re.search(r"mark\.engine\b", text) else 1
 
 
 def why_no_slurm() -> str:

@@ -214,6 +214,7 @@ def test_a_launcher_killed_around_its_submission_loses_and_doubles_nothing(
     assert all(job_of(again, index) for index in range(4)), "each task wrote down whose it is"
 
 
+@pytest.mark.slow
 @pytest.mark.slurm
 def test_a_sweeper_that_learns_gets_objectives_and_failures(sweep: Callable[..., Launched], tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="extra [sweepers] is not installed")

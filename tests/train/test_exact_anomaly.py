@@ -79,6 +79,7 @@ def straight(request: pytest.FixtureRequest, root: Path) -> tuple[RunPaths, int,
     return run, size, overrides
 
 
+@pytest.mark.parametrize("straight", [pytest.param(name, marks=[pytest.mark.slow] * (LAYOUTS[name][0] > 1)) for name in LAYOUTS], indirect=True)
 def test_exact_skip(straight: tuple[RunPaths, int, list[str]], root: Path) -> None:
     """Update 13 is not made: the schedule goes on, its samples are spent, all before is as it was; killed after it, the run decides the same."""
     calm, size, overrides = straight

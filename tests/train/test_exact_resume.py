@@ -37,7 +37,7 @@ def last_step(run: RunPaths) -> int:
     return max(series(run, "train/loss"), default=0)
 
 
-@pytest.fixture(scope="module", params=list(LAYOUTS))
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] * (name == "DP2 bf16")) for name in LAYOUTS])
 def straight(request: pytest.FixtureRequest, root: Path) -> tuple[RunPaths, int, list[str]]:
     """A run that nobody disturbed, its world size and overrides."""
     size, overrides = LAYOUTS[request.param]

@@ -88,6 +88,7 @@ def test_what_stops_the_reader_is_raised_in_the_loop_at_its_step(root: Path, loa
     assert max(series(run, "train/loss")) == 6  # all before sample 48
 
 
+@pytest.mark.slow
 def test_what_was_read_ahead_is_dropped_by_a_skip_and_by_a_rollback(root: Path) -> None:
     """Whatever the loader and however far ahead: the run that skips or goes back is the same. Held, it leaves no thread either."""
     ways = [["loader=memmap", "loader.depth=1"], ["loader=dali", "loader.depth=3"]]
