@@ -1,35 +1,43 @@
-"""`cpt plan [overrides]`: layout, memory, steps and cost of a run; refuses what cannot work. Kept below `<run_root>/plans/`."""
+"""`cpt plan [overrides]`: layout, memory, steps and cost of a run; refuses what cannot work. Kept below `<run_root>/plans/`.
+
+`--search` ranks all layouts of its nodes, `--reliability` weighs saves and spares against failures, `--validate` holds the formulas against
+published figures, `--calibrate RUN` takes the machines' constants from a run.
+"""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
-
-from rich.table import Table
+from pathlib import Path
 
 from cpt.config import RunConfig
-from cpt.config.compose import compose_config
-from cpt.config.fingerprint import fingerprint
-from cpt.core.errors import MissingInput
+from cpt.config.compose import compose_config, compose_parts
+from cpt.core.errors import EXIT_DONE, EXIT_OURS, MissingInput
 from cpt.core.records import MixturePlan
 from cpt.data import open_manifest
 from cpt.mix import plan_mixture
-from cpt.plan import plan, rows, unprepared
+from cpt.plan import unprepared
+from jobs import plan_page
 from jobs.console import open_console
 
 
-def main(overrides: Sequence[str]) -> int:
-    """Compose, plan, keep, show."""
-    config = compose_config(overrides)
-    record = plan(config, mixture_of(config))
-    path = config.runs.plan(config.name, fingerprint(config))
-    record.save(path)
-    table = Table(title=f"{config.name}-{fingerprint(config)}", show_header=False, box=None, title_justify="left")
-    for row in rows(config, record):
-        table.add_row(*row)
+def main(arguments: Sequence[str]) -> int:
+    """Each question has its own answer; without one, the plan."""
+    options, overrides = parse(arguments)
     console = open_console()
-    console.print(table)
-    console.print(f"saved as {path}", soft_wrap=True)
-    return 0
+    if options.validate:
+        return EXIT_DONE if plan_page.validate(compose_parts(overrides).runs, console) else EXIT_OURS
+    if options.calibrate:
+        plan_page.calibrate(options.calibrate.absolute(), console)
+        return EXIT_DONE
+    config = compose_config(overrides)
+    if options.search:
+        plan_page.search(config, console)
+    elif options.reliability:
+        plan_page.reliability(config, console)
+    else:
+        plan_page.plan(config, mixture_of(config), console)
+    return EXIT_DONE
 
 
 def mixture_of(config: RunConfig) -> MixturePlan:
@@ -39,3 +47,14 @@ def mixture_of(config: RunConfig) -> MixturePlan:
     except MissingInput:
         return unprepared(config)
     return plan_mixture(config.mixture, manifest, config.train.train_tokens, config.train.sequence_length)
+
+
+def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Our options, and the rest as Hydra overrides."""
+    parser = argparse.ArgumentParser(prog="cpt plan", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    question = parser.add_mutually_exclusive_group()
+    question.add_argument("--search", action="store_true", help="all layouts of these nodes, the best as a config")
+    question.add_argument("--reliability", action="store_true", help="interval between saves, spares, signal lead, with a picture")
+    question.add_argument("--validate", action="store_true", help="the formulas against published figures")
+    question.add_argument("--calibrate", type=Path, metavar="RUN", help="constants of the machines from a run's directory")
+    return parser.parse_known_args(list(arguments))

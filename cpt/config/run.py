@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cpt.config.data import CorpusConfig, MixtureConfig
 from cpt.config.export import ExportConfig
+from cpt.config.hardware import BudgetConfig
 from cpt.config.loader import LoaderConfig
 from cpt.config.model import ModelConfig
 from cpt.config.parallel import ParallelConfig
@@ -47,6 +48,7 @@ class RunConfig(Section):
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     fabric: FabricConfig = field(default_factory=FabricConfig)
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     @property

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import urlsplit
 
+from cpt.config.hardware import HardwareConfig, RatesConfig
 from cpt.config.section import Section, positive
 from cpt.config.variables import assigned, is_name, secret_problems, variable_problems
 from cpt.core.errors import Problem
@@ -47,12 +48,8 @@ class ClusterConfig(Section):
     """0 means the ranks compute on CPUs."""
     max_nodes: int = 0
     """Nodes that one job may have; 0 means unknown."""
-    device_memory: int = 80_000_000_000
-    """Bytes per rank: GPU memory, or the rank's part of host memory."""
-    peak_flops: float = 989e12
-    """Dense bf16 FLOP/s per rank (H100 SXM: 989e12)."""
-    assumed_mfu: float = 0.35
-    """Model FLOPs utilization for estimates, causal-attention convention (e-Llama 70B: 0.37)."""
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    rates: RatesConfig = field(default_factory=RatesConfig)
     max_time: str = ""
     """Longest time limit of the partition, as `slurm.time`; empty means unknown."""
     setup: list[str] = field(default_factory=list)
@@ -80,7 +77,6 @@ class ClusterConfig(Section):
     currency: str = "USD"
 
     def problems(self) -> Iterator[Problem]:
-        yield from positive(self, "device_memory", "peak_flops", "assumed_mfu")
         yield from variable_problems(self.environment, "environment", "cluster")
         yield from secret_problems(assigned(self.setup), "setup")
         yield from self._container_problems()
@@ -115,6 +111,8 @@ class FabricConfig(Section):
     name: str = "none"
     environment: dict[str, str] = field(default_factory=dict)
     """Variables for every rank. Facts of the site only: tuning variables that outlive their reason cost more than they give."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Variable -> why it is set, one line; stands beside it in the batch script."""
 
     def problems(self) -> Iterator[Problem]:
         yield from variable_problems(self.environment, "environment", "fabric")
@@ -136,6 +134,8 @@ class SlurmConfig(Section):
     """Nodes allocated beyond `nodes`, idle until one of those is lost: recovery without going back to the queue."""
     exclude: list[str] = field(default_factory=list)
     """Nodes to keep out."""
+    topology: bool = True
+    """Order ranks by the switches between their nodes, and ask SLURM for few of them. Changes nothing where SLURM knows of none."""
     requeue: bool = True
     """False where the site does not let users requeue: then the script submits itself again, as a chain of jobs."""
     relaunch: bool = True

@@ -38,8 +38,12 @@ class RunsRoot:
 
     @property
     def config_folder(self) -> Path:
-        """A second place where Hydra looks for groups, filled by `cpt sweep`."""
+        """A second place where Hydra looks for groups, filled by `cpt sweep` and `cpt plan`."""
         return self.root / "conf"
+
+    def found(self, group: str, name: str) -> Path:
+        """A choice of a group that `cpt plan` found."""
+        return self.config_folder / group / f"{name}.yaml"
 
     def chosen(self, sweep: str) -> Path:
         return self.config_folder / "chosen" / f"{sweep}.yaml"
@@ -301,6 +305,16 @@ class AttemptPaths:
     def preflight(self) -> Path:
         """One report per node, before ranks start."""
         return self.root / "preflight"
+
+    @property
+    def hostfile(self) -> Path:
+        """The node of each rank, a line for each, where srun must not deal them out itself."""
+        return self.root / "hostfile"
+
+    @property
+    def seats(self) -> Path:
+        """Which node got which ranks because of the switches between them; not there where one joins them all."""
+        return self.root / "seats.json"
 
     @property
     def first_error(self) -> Path:

@@ -140,26 +140,54 @@ class ParityRecord(Artifact):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanRecord(Artifact):
-    """What a run will be and cost, before a GPU is taken. Bytes, seconds, hours; FLOPs in the causal convention."""
+    """What a run will be and cost, before a GPU is taken. Bytes, seconds, hours, GPU-hours; tokens a second of all ranks."""
 
     layout: dict[str, int]
-    """tensor, pipeline, data, world, nodes."""
+    """tensor, context, pipeline, virtual, expert, data, world, nodes, micro_batches (of a replica in a step)."""
     steps: int
     train_tokens: int
     tokens_per_step: int
     parameters: int
-    memory: dict[str, int]
-    """Bytes of the fullest rank by part: weights, gradients, optimizer, activations, logits, total."""
+    stages: list[dict[str, int]]
+    """Bytes on one rank of each pipeline stage by part: weights, gradients, optimizer, activations, logits, buffers, total."""
     flops_per_token: float
+    """Causal convention."""
+    whole_flops_per_token: float
+    """The masked half of attention counted too."""
+    step: dict[str, float]
+    """Seconds of a step by part; they add up to `step_seconds`."""
     step_seconds: float
+    mfu: float
+    """Causal convention, of bf16's peak."""
+    tokens_per_second: float
+    cost: dict[str, float]
+    """GPU-hours by reason: steps, saves, failures, spares, production; they add up to `gpu_hours`."""
     hours: float
+    """On the clock, from the first step to the last, without the first wait in the queue."""
     gpu_hours: float
+    price: float
+    """In the cluster's currency; 0 where no price of an hour is known."""
+    megawatt_hours: float
     checkpoints: int
     checkpoint_bytes: int
+    save_seconds: float
+    """Until a checkpoint is durable."""
+    blocking_seconds: float
+    """That training waits for it."""
     disk_bytes: int
+    mttf_hours: float
+    """Between failures of any node; 0 where none are expected."""
+    restarts: float
+    ettr: float
+    """Effective training time ratio: steps over all but production."""
     mixture: MixturePlan
     valid_nodes: list[int]
     """Node counts near the chosen one that keep the global batch."""
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """Of the stage that needs most."""
+        return max(self.stages, key=lambda stage: stage["total"])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,7 +26,9 @@ def size(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`5025.0` -> `1h 23m 45s`; under ten seconds with a decimal."""
+    """`5025.0` -> `1h 23m 45s`; under ten seconds with a decimal, under a tenth in milliseconds."""
+    if 0 < seconds < 0.1:
+        return f"{1000 * seconds:.2g}ms"
     if seconds < 10:
         return f"{seconds:.1f}s"
     minutes, secs = divmod(round(seconds), 60)

@@ -8,47 +8,51 @@ give s b h (18 + 4 f / h) / t for fused GPT layers, about 40% less for Llama sha
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterable
+
 from cpt.config.model import ModelConfig
 from cpt.config.parallel import ParallelConfig, Recompute, RecomputeModule
-from cpt.config.run import RunConfig
-from cpt.config.training import Fp8, Precision
+from cpt.config.training import Precision
+from cpt.plan.workload import Workload
 
-PARTS = ("weights", "gradients", "optimizer", "activations", "logits")
+PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buffers")
 
 _VALUE_BYTES = {Precision.bf16: 2, Precision.fp32: 4}
 _FP8_COPIES = 2
 """Transformer Engine keeps each weight in fp8, and transposed, from a step's first micro-batch to its last."""
-_GRADIENT_BYTES = 4
 _OPTIMIZER_BYTES = {Precision.bf16: 12, Precision.fp32: 8}
 """Two fp32 moments; with bf16 weights also their fp32 master copy. Sharded over the data-parallel ranks."""
 _CHECKPOINT_BYTES = 12
 """Per parameter: master weight and two moments in fp32. What the model computes with is the master, rounded, and is not written."""
 
 
-def fullest_rank(config: RunConfig) -> dict[str, int]:
+def fullest_rank(work: Workload) -> dict[str, int]:
     """Bytes by part, and their total, on the rank of the pipeline stage that needs most."""
-    return max((stage_memory(config, stage) for stage in range(config.parallel.pipeline_parallel_size)), key=lambda memory: memory["total"])
+    return max((stage_memory(work, stage) for stage in _candidates(work.parallel.pipeline_parallel_size)), key=lambda memory: memory["total"])
 
 
-def stage_memory(config: RunConfig, stage: int) -> dict[str, int]:
+def _candidates(stages: int) -> Iterable[int]:
+    """The first has most micro-batches in flight, the second may be the first without dense layers, the last has the logits."""
+    return sorted({0, min(1, stages - 1), stages - 1})
+
+
+def stage_memory(work: Workload, stage: int) -> dict[str, int]:
     """Bytes by part on one rank of pipeline stage `stage`, at the height of the 1F1B schedule, plain or interleaved."""
-    train, parallel = config.train, config.parallel
-    parameters, experts = stage_parameters(config.model, parallel, stage), expert_parameters(config.model, parallel, stage)
-    replicas = parallel.data_parallel_size(config.slurm.world_size)
+    parallel = work.parallel
+    parameters, experts = stage_parameters(work.model, parallel, stage), expert_parameters(work.model, parallel, stage)
     last = stage == parallel.pipeline_parallel_size - 1
-    micro_batches = train.global_batch_size // (train.micro_batch_size * replicas)
-    in_flight = chunks_in_flight(parallel, stage, micro_batches)
-    tokens = train.micro_batch_size * train.sequence_length // parallel.context_parallel_size
-    holders = replicas * parallel.context_parallel_size
+    in_flight = chunks_in_flight(parallel, stage, work.micro_batches)
     # Of the ranks of a stage, TP x CP x DP, each set of experts is on every expert_parallel_size-th.
-    expert_replicas = parallel.tensor_parallel_size * holders // parallel.expert_parallel_size
-    copies = _FP8_COPIES if train.fp8 is not Fp8.none else 0
+    expert_replicas = parallel.tensor_parallel_size * work.holders // parallel.expert_parallel_size
+    copies = _FP8_COPIES if work.fp8 else 0
     memory = {
-        "weights": parameters * (_VALUE_BYTES[train.precision] + copies),
-        "gradients": parameters * _GRADIENT_BYTES,
-        "optimizer": _OPTIMIZER_BYTES[train.precision] * ((parameters - experts) // holders + experts // expert_replicas),
-        "activations": tokens * stage_activations(config, in_flight, stage),
-        "logits": tokens * _logits(config) if last else 0,
+        "weights": parameters * (work.value_bytes + copies),
+        "gradients": parameters * work.program.gradient_bytes,
+        "optimizer": _OPTIMIZER_BYTES[work.precision] * ((parameters - experts) // work.holders + experts // expert_replicas),
+        "activations": int(work.tokens) * stage_activations(work, in_flight, stage),
+        "logits": int(work.tokens) * _logits(work) if last else 0,
+        "buffers": work.hardware.library_memory + int(work.tokens) * _buffers(work),
     }
     return memory | {"total": sum(memory.values())}
 
@@ -90,34 +94,31 @@ def expert_parameters(model: ModelConfig, parallel: ParallelConfig, stage: int) 
 
 def stage_layers(model: ModelConfig, parallel: ParallelConfig, stage: int) -> tuple[int, int]:
     """(dense, with experts): how many layers of each kind a stage has."""
-    routed = [layer >= model.num_layers - model.moe.routed_layers(model.num_layers) for layer in _layers(model, parallel, stage)]
-    return routed.count(False), routed.count(True)
+    kinds = _kinds(model.num_layers, model.moe.routed_layers(model.num_layers), parallel.pipeline_parallel_size, parallel.virtual_pipeline_size, stage, 0)
+    return kinds.count((False, False)), kinds.count((True, False))
 
 
-def _layers(model: ModelConfig, parallel: ParallelConfig, stage: int) -> list[int]:
-    """Of the whole model; an interleaved stage has every n-th chunk."""
-    return [layer for layer in range(model.num_layers) if layer // _chunk(model, parallel) % parallel.pipeline_parallel_size == stage]
+@functools.cache
+def _kinds(layers: int, experts: int, stages: int, chunks: int, stage: int, again: int) -> tuple[tuple[bool, bool], ...]:
+    """(with experts, computed again) of each layer of a stage: `experts` at the end of the model have some, the first `again` of each chunk are
+    computed again; an interleaved stage has every n-th chunk."""
+    size = layers // (stages * chunks)
+    return tuple((layer >= layers - experts, layer % size < again) for layer in range(layers) if layer // size % stages == stage)
 
 
-def _chunk(model: ModelConfig, parallel: ParallelConfig) -> int:
-    return model.num_layers // (parallel.pipeline_parallel_size * parallel.virtual_pipeline_size)
-
-
-def stage_activations(config: RunConfig, in_flight: int, stage: int) -> int:
+def stage_activations(work: Workload, in_flight: int, stage: int) -> int:
     """Bytes per token of a micro-batch, with `in_flight` micro-batches x chunks waiting for their backward pass."""
-    model, parallel, precision = config.model, config.parallel, config.train.precision
-    value, sharded = _VALUE_BYTES[precision], parallel.tensor_parallel_size if parallel.sequence_parallel else 1
-    final_norm = (8 + value) * model.hidden_size // sharded if stage == parallel.pipeline_parallel_size - 1 else 0
-    routed_from = model.num_layers - model.moe.routed_layers(model.num_layers)
+    model, parallel, value = work.model, work.parallel, work.value_bytes
+    stages, chunks = parallel.pipeline_parallel_size, parallel.virtual_pipeline_size
+    sharded = parallel.tensor_parallel_size if parallel.sequence_parallel else 1
+    final_norm = (8 + value) * model.hidden_size // sharded if stage == stages - 1 else 0
     again = (parallel.recompute_layers or model.num_layers) if parallel.recompute is Recompute.full else 0
-    kept = at_once = 0
-    for layer in _layers(model, parallel, stage):
-        whole = layer_activations(model, parallel, precision, layer >= routed_from)
-        if layer % _chunk(model, parallel) < again:  # its input, and everything while it is computed again
-            kept, at_once = kept + value * model.hidden_size // sharded, max(at_once, whole)
-        else:
-            kept += whole
-    return in_flight * kept // parallel.virtual_pipeline_size + at_once + final_norm
+    kinds = _kinds(model.num_layers, model.moe.routed_layers(model.num_layers), stages, chunks, stage, again)
+    whole = {routed: layer_activations(model, parallel, work.precision, routed) for routed in {kind[0] for kind in kinds}}
+    # Of a layer that is computed again: its input, and everything while that lasts.
+    kept = sum(value * model.hidden_size // sharded if repeated else whole[routed] for routed, repeated in kinds)
+    at_once = max((whole[routed] for routed, repeated in kinds if repeated), default=0)
+    return in_flight * kept // chunks + at_once + final_norm
 
 
 def layer_activations(model: ModelConfig, parallel: ParallelConfig, precision: Precision, routed: bool = False) -> int:
@@ -169,11 +170,20 @@ def _experts(model: ModelConfig, parallel: ParallelConfig, value: int) -> int:
     return moe.topk * choice + 16 * moe.num_experts + shared
 
 
-def _logits(config: RunConfig) -> int:
+def _logits(work: Workload) -> int:
     """Bytes per token: the softmax in fp32, and the logits or their gradient in compute precision beside it."""
-    return (4 + _VALUE_BYTES[config.train.precision]) * (-(-config.model.vocab_size // config.parallel.tensor_parallel_size))
+    return (4 + work.value_bytes) * (-(-work.model.vocab_size // work.parallel.tensor_parallel_size))
 
 
-def checkpoint_bytes(config: RunConfig) -> int:
+def _buffers(work: Workload) -> int:
+    """Bytes per token: with sequence parallelism the gathered input of a product and its gradient, between stages one activation each way."""
+    parallel, width = work.parallel, work.value_bytes * work.model.hidden_size
+    tensor = parallel.tensor_parallel_size
+    gathered = 2 * width if parallel.sequence_parallel and tensor > 1 else 0
+    received = 2 * width // (tensor if parallel.sequence_parallel else 1) if parallel.pipeline_parallel_size > 1 else 0
+    return gathered + received
+
+
+def checkpoint_bytes(model: ModelConfig) -> int:
     """One checkpoint, in any precision."""
-    return config.model.parameters * _CHECKPOINT_BYTES
+    return model.parameters * _CHECKPOINT_BYTES

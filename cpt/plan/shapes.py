@@ -10,6 +10,7 @@ from cpt.config.parallel import Recompute
 from cpt.config.run import RunConfig
 from cpt.config.validate import common_divisor, divisors, layout_problems, nearest
 from cpt.plan.memory import fullest_rank
+from cpt.plan.workload import workload
 
 _NODE_FACTORS = (1, 2, 4, 8, 16)
 
@@ -22,11 +23,11 @@ def valid_nodes(config: RunConfig, count: int = 8) -> list[int]:
 
 
 def that_fit(config: RunConfig, count: int = 3) -> list[list[str]]:
-    """Overrides that make the run fit into `cluster.device_memory`: fewest nodes first, then fewest changes, then the shortest pipeline."""
+    """Overrides that make the run fit into `cluster.hardware.memory`: fewest nodes first, then fewest changes, then the shortest pipeline."""
     found: list[tuple[tuple[int, ...], list[str]]] = []
     for settings in _neighbors(config):
         candidate = _with(config, settings)
-        if any(layout_problems(candidate)) or fullest_rank(candidate)["total"] > config.cluster.device_memory:
+        if any(layout_problems(candidate)) or fullest_rank(workload(candidate))["total"] > config.cluster.hardware.memory:
             continue
         changed = [f"{path}={str(value).lower()}" for path, value in settings.items() if _get(config, path) != value]
         found.append(((candidate.slurm.nodes, len(changed), candidate.parallel.pipeline_parallel_size, candidate.parallel.tensor_parallel_size), changed))

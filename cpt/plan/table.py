@@ -14,12 +14,11 @@ def rows(config: RunConfig, record: PlanRecord) -> list[tuple[str, str]]:
 
 
 def _shape(config: RunConfig, record: PlanRecord) -> list[tuple[str, str]]:
-    layout, parallel = record.layout, config.parallel
-    context = f" x CP {parallel.context_parallel_size}" if parallel.context_parallel_size > 1 else ""
-    virtual = f" in {parallel.virtual_pipeline_size} chunks" if parallel.virtual_pipeline_size > 1 else ""
-    micro_batches = config.train.global_batch_size // (config.train.micro_batch_size * layout["data"])
+    layout = record.layout
+    context = f" x CP {layout['context']}" if layout["context"] > 1 else ""
+    virtual = f" in {layout['virtual']} chunks" if layout["virtual"] > 1 else ""
     active = f", {units.count(config.model.active_parameters)} of them for each token" if config.model.moe else ""
-    experts = f", {config.model.moe.num_experts} experts over EP {config.parallel.expert_parallel_size}" if config.model.moe else ""
+    experts = f", {config.model.moe.num_experts} experts over EP {layout['expert']}" if config.model.moe else ""
     return [
         ("model", f"{config.model.name}, {units.count(record.parameters)} parameters{active}"),
         (
@@ -29,7 +28,7 @@ def _shape(config: RunConfig, record: PlanRecord) -> list[tuple[str, str]]:
         ("node counts that work", ", ".join(map(str, record.valid_nodes))),
         (
             "batch",
-            f"{config.train.global_batch_size} x {config.train.sequence_length} = {record.tokens_per_step:,} tokens, {micro_batches} micro-batches a replica",
+            f"{config.train.global_batch_size} x {config.train.sequence_length} = {record.tokens_per_step:,} tokens, {layout['micro_batches']} micro-batches a replica",
         ),
         ("steps", f"{record.steps:,} = {units.count(record.train_tokens)} tokens"),
         ("peak learning rate", f"{config.peak_lr:.3g} = {config.optimizer.lr_ratio:g} x the base's {config.model.base_peak_lr:.3g}"),
@@ -37,22 +36,70 @@ def _shape(config: RunConfig, record: PlanRecord) -> list[tuple[str, str]]:
 
 
 def _memory(config: RunConfig, record: PlanRecord) -> list[tuple[str, str]]:
-    share = record.memory["total"] / config.cluster.device_memory
-    parts = " + ".join(f"{part} {units.size(record.memory[part])}" for part in PARTS)
-    return [("fullest rank", f"{units.size(record.memory['total'])} of {units.size(config.cluster.device_memory)} ({share:.0%}): {parts}")]
+    """The fullest rank by part, and where there are stages the total of each."""
+    memory, room = record.memory, config.cluster.hardware.memory
+    parts = " + ".join(f"{part} {units.size(memory[part])}" for part in PARTS if memory[part])
+    found = [("fullest rank", f"{units.size(memory['total'])} of {units.size(room)} ({memory['total'] / room:.0%}): {parts}")]
+    if len(record.stages) > 1:
+        found.append(("by pipeline stage", ", ".join(units.size(stage["total"]) for stage in record.stages)))
+    return found
 
 
 def _cost(config: RunConfig, record: PlanRecord) -> list[tuple[str, str]]:
-    unit = "GPU-hours" if config.cluster.gpus_per_node else "rank-hours"
+    rate = record.tokens_per_second
+    whole = record.mfu * record.whole_flops_per_token / record.flops_per_token
     return [
-        ("compute", f"{record.flops_per_token:.4g} FLOPs a token (causal), {config.cluster.assumed_mfu:.0%} MFU assumed"),
-        ("time", f"{units.duration(record.step_seconds)} a step, {units.duration(record.hours * 3600)} in all, {_hours(record.gpu_hours)} {unit}"),
+        ("step", f"{record.step_seconds:.3g} s: {_parts(record)}"),
+        (
+            "speed",
+            f"{units.count(rate)} tokens a second, {rate / record.layout['world']:,.0f} a rank; {record.mfu:.1%} MFU by causal attention"
+            f" ({record.flops_per_token:.4g} FLOPs a token), {whole:.1%} by full attention ({record.whole_flops_per_token:.4g})",
+        ),
+        ("time", f"{units.duration(record.hours * 3600)} on the clock, {_hours(record.gpu_hours)} {_unit(config)}: {_reasons(config, record)}"),
+        *_bill(config, record),
         (
             "checkpoints",
             f"{record.checkpoints:,} of {units.size(record.checkpoint_bytes)}, one each {units.duration(config.checkpoint.interval * record.step_seconds)}; "
-            f"{units.size(record.disk_bytes)} on disk",
+            f"{units.duration(record.save_seconds)} to write, of which training waits {units.duration(record.blocking_seconds)}; {units.size(record.disk_bytes)} on disk",
         ),
         *_fast(config, record),
+        *_failures(config, record),
+    ]
+
+
+def _parts(record: PlanRecord) -> str:
+    """By share, largest first; below half a percent not worth a word."""
+    named = sorted(((seconds / record.step_seconds, part) for part, seconds in record.step.items()), reverse=True)
+    return ", ".join(f"{part} {share:.0%}" for share, part in named if share >= 0.005)
+
+
+def _unit(config: RunConfig) -> str:
+    return "GPU-hours" if config.cluster.gpus_per_node else "rank-hours"
+
+
+def _reasons(config: RunConfig, record: PlanRecord) -> str:
+    production = f" (x {config.cluster.rates.production:g}, cluster.rates.production)"
+    named = ((reason, hours, production if reason == "production" else "") for reason, hours in record.cost.items())
+    return ", ".join(f"{reason} {_hours(hours)}{why}" for reason, hours, why in named if hours >= 0.0005 * record.gpu_hours)
+
+
+def _bill(config: RunConfig, record: PlanRecord) -> list[tuple[str, str]]:
+    price = (
+        f"{record.price:,.0f} {config.cluster.currency} at {config.cluster.gpu_hour_price:g} an hour" if record.price else "cluster.gpu_hour_price is not set"
+    )
+    return [("price", price), ("energy", f"{record.megawatt_hours:,.3g} MWh at {config.cluster.hardware.watts:g} W a rank, without cooling")]
+
+
+def _failures(config: RunConfig, record: PlanRecord) -> list[tuple[str, str]]:
+    if not record.mttf_hours:
+        return []
+    rate = 1000 * config.cluster.rates.failures_per_node_day
+    return [
+        (
+            "failures",
+            f"one each {units.duration(3600 * record.mttf_hours)} at {rate:.3g} per 1,000 node-days, {record.restarts:.1f} restarts; "
+            f"{record.ettr:.1%} effective training time (cpt plan --reliability)",
+        )
     ]
 
 

@@ -12,6 +12,9 @@ from cpt.core.errors import CptError
 from cpt.core.paths import AttemptPaths, RunPaths
 from cpt.tracking.journal import ATTEMPT_BEGIN, EventRow, MetricRow
 
+NO_WORD = "no word"
+"""The ending of an attempt that began and could not say how it ended."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
@@ -169,7 +172,7 @@ class _Raw:
             return word
         if not later:
             return "running"
-        return "no word" if self.begin else "not recorded"
+        return NO_WORD if self.begin else "not recorded"
 
 
 def _plain(paths: AttemptPaths, which: str) -> dict[str, Any]:

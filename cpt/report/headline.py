@@ -11,12 +11,12 @@ from cpt.core import units
 from cpt.core.attempts import Ending
 from cpt.evaluate.forgetting import MacroDelta
 from cpt.report import measures
-from cpt.report.attempts import restarts
+from cpt.report.attempts import NO_WORD, restarts
 from cpt.report.facts import Facts
 from cpt.report.page import Card, Html, cards, signed, warnings
 from cpt.sweep.collect import setting
 
-LOST = (Ending.node_lost, "no word")
+LOST = (Ending.node_lost, NO_WORD)
 """Endings that took a node, or the supervisor with it."""
 
 MIXTURE_TOLERANCE = 0.02

@@ -57,7 +57,7 @@ def utilization(facts: Facts) -> float | None:
     rate = tokens_per_second(facts)
     if rate is None or facts.plan is None:
         return None
-    return rate * facts.plan.flops_per_token / (facts.config.cluster.peak_flops * world_size(facts))
+    return rate * facts.plan.flops_per_token / (facts.config.cluster.hardware.peak_flops * world_size(facts))
 
 
 def consumed_shares(facts: Facts) -> dict[str, float]:

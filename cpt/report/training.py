@@ -96,12 +96,16 @@ def _against_plan(facts: Facts) -> Iterator[tuple[str, str, str]]:
     yield "seconds a step (median)", f"{plan.step_seconds:.2f}", f"{seconds:.2f}"
     yield "tokens a second", f"{train.tokens_per_step / plan.step_seconds:,.0f}", f"{rate:,.0f}"
     if used is not None:
-        yield "model FLOPs utilization, causal convention", f"{100 * facts.config.cluster.assumed_mfu:.1f}%", f"{100 * used:.1f}%"
+        yield "model FLOPs utilization, causal convention", f"{plan.mfu:.1%}", f"{used:.1%}"
     yield "hours on the clock", f"{plan.hours:.2f}", f"{measures.wall_seconds(facts) / 3600:.2f}"
     yield f"{measures.device_word(facts)}-hours", f"{plan.gpu_hours:.2f}", f"{measures.rank_hours(facts):.2f}"
     yield "checkpoints written", str(plan.checkpoints), str(len(saves))
     if saves:
         yield "bytes a checkpoint", units.size(plan.checkpoint_bytes), units.size(median(float(item["bytes"]) for item in saves))
+        yield "seconds until a checkpoint is durable", f"{plan.save_seconds:.2f}", f"{median(float(item['seconds']) for item in saves):.2f}"
+    yield "restarts", f"{plan.restarts:.1f}", str(max(0, len(facts.attempts) - 1))
+    if (spent := measures.spent(facts)) and spent.wall:
+        yield "effective training time (steps over the clock)", f"{plan.ettr:.1%}", f"{spent.share(Kind.useful):.1%}"
 
 
 def checkpoints(facts: Facts) -> Html:

@@ -54,7 +54,7 @@ def build_job(run: RunPaths, config: RunConfig, world: World, attempt: int, say:
     manifest, history = open_manifest(config), read_history(run)
     data = open_mixture(config, manifest, segments(RunRecord.load(run.run).mixture, history.amendments))
     forward = forward_plan(config, choose_kernel(config, run, world), manifest)
-    speed = Speedometer(flops_per_token(config.model, config.train.sequence_length), config.cluster.peak_flops, world.world_size)
+    speed = Speedometer(flops_per_token(config.model, config.train.sequence_length), config.cluster.hardware.peak_flops, world.world_size)
     recorder = Recorder(run, attempt, world, data.names, speed, say)
     keep = config.checkpoint
     store = CheckpointStore(run.checkpoints, Keep(last=keep.keep_last, every=keep.keep_every, best=keep.keep_best))

@@ -26,7 +26,7 @@ class Speedometer:
         self.last = now
 
     def values(self, tokens: int) -> dict[str, float]:
-        """For a row of the journal: seconds of the step and of its phases, tokens per second, MFU (causal convention, `cluster.peak_flops`)."""
+        """For a row of the journal: seconds of the step and of its phases, tokens per second, MFU (causal convention, `cluster.hardware.peak_flops`)."""
         seconds = max(self.clock() - self.began, 1e-9)
         found = {
             "train/step_seconds": seconds,

@@ -13,6 +13,7 @@ from cpt.config.compose import compose_config
 from cpt.config.run import RunConfig
 from cpt.core.world import World
 from cpt.plan.memory import stage_activations, stage_memory
+from cpt.plan.workload import workload
 from tests.ranks import run_ranks
 
 pytestmark = pytest.mark.engine
@@ -150,7 +151,7 @@ def test_all_stages_together_are_the_model(job: tuple[RunConfig, dict[str, Any]]
 def test_bytes_are_the_planners(job: tuple[RunConfig, dict[str, Any]]) -> None:
     config, found = job
     for stage, held in enumerate(found["stages"]):
-        planned = stage_memory(config, stage)
+        planned = stage_memory(workload(config), stage)
         assert held["weights"] == planned["weights"]
         for part, bytes_held in (("weights", held["weight buffers"]), ("gradients", held["gradients"]), ("optimizer", held["optimizer"])):
             assert bytes_held == pytest.approx(planned[part], rel=PADDING), f"{part} of stage {stage}"
@@ -159,4 +160,4 @@ def test_bytes_are_the_planners(job: tuple[RunConfig, dict[str, Any]]) -> None:
 
 def test_activations_are_the_planners(job: tuple[RunConfig, dict[str, Any]]) -> None:
     config, found = job
-    assert found["saved"] == pytest.approx(config.train.sequence_length * stage_activations(config, 1, 0), rel=0.01)
+    assert found["saved"] == pytest.approx(config.train.sequence_length * stage_activations(workload(config), 1, 0), rel=0.01)

@@ -13,6 +13,7 @@ from cpt.core.artifacts import write_text
 from cpt.core.attempts import StopRecord
 from cpt.core.errors import MissingInput, UserError
 from cpt.core.paths import RunPaths
+from cpt.plan import plan, unprepared
 from jobs import launch
 from slurm import client, submit
 from slurm.script import Origin, render
@@ -29,7 +30,7 @@ class Scheduler:
 
 class Written:
     def __init__(self, config: RunConfig) -> None:
-        self.config = config
+        self.config, self.plan = config, plan(config, unprepared(config))
 
     def write(self, run: RunPaths) -> None:
         write_text(run.script, render(self.config, run, Origin()))
@@ -156,3 +157,15 @@ def test_secrets_are_names_everywhere(tmp_path: Path, capsys: pytest.CaptureFixt
     assert len(written) >= 3 and any("HF_TOKEN" in text for text in written.values())
     assert not [path for path, text in written.items() if "canary" in text]
     assert "canary" not in captured.out + captured.err + "".join(sent)
+
+
+def test_a_plan_beyond_the_budget_is_not_launched(run_it: Callable[..., int], scheduler: Scheduler, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"budget\.gpu_hours"):
+        run_it("budget.gpu_hours=0.0001")
+    assert scheduler.submitted == []
+    assert list(tmp_path.glob("demo-*")) == []
+
+
+def test_unless_told_otherwise(run_it: Callable[..., int], scheduler: Scheduler) -> None:
+    assert run_it("budget.gpu_hours=0.0001", "--over-budget") == 0
+    assert len(scheduler.submitted) == 1

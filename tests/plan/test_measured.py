@@ -14,6 +14,7 @@ from cpt.config.model import ModelConfig
 from cpt.config.parallel import ParallelConfig, Recompute, RecomputeModule
 from cpt.config.training import Precision
 from cpt.plan.memory import checkpoint_bytes, layer_activations, stage_activations
+from cpt.plan.workload import workload
 
 TOKENS = 256
 FORMAT = 0.05
@@ -107,7 +108,7 @@ def test_layers_behind_the_recomputed_ones_are_kept_whole(measured: dict[str, fl
     run = compose_config(["experiment=ellama_70b", "parallel.recompute=full", "parallel.recompute_layers=5", f"train.precision={precision}"])
     whole = layer_activations(run.model, run.parallel, precision)
     inputs = run.model.hidden_size * (2 if precision is Precision.bf16 else 4) // run.parallel.tensor_parallel_size  # sequence parallel
-    assert stage_activations(run, 1, 0) == 15 * whole + 5 * inputs + whole, "20 layers a stage, one computed again at a time"
+    assert stage_activations(workload(run), 1, 0) == 15 * whole + 5 * inputs + whole, "20 layers a stage, one computed again at a time"
 
 
 @pytest.mark.engine
@@ -120,4 +121,4 @@ def test_full_recompute_keeps_the_input_alone(measured: dict[str, float], precis
 @pytest.mark.parametrize("precision", list(Precision))
 def test_checkpoint_bytes_are_what_lies_on_disk(measured: dict[str, float], precision: Precision) -> None:
     run = compose_config(["experiment=demo", f"train.precision={precision}"])
-    assert measured[f"{precision}.checkpoint"] == pytest.approx(checkpoint_bytes(run) / run.model.parameters, rel=FORMAT)
+    assert measured[f"{precision}.checkpoint"] == pytest.approx(checkpoint_bytes(run.model) / run.model.parameters, rel=FORMAT)

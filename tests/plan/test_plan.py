@@ -13,13 +13,19 @@ from cpt.core.errors import UserError
 from cpt.core.records import MixturePlan, SourceShare
 from cpt.plan import plan, rows, unprepared
 from cpt.plan.flops import flops_per_token
-from cpt.plan.memory import checkpoint_bytes, expert_parameters, stage_memory, stage_parameters
+from cpt.plan.memory import checkpoint_bytes, expert_parameters, stage_parameters
+from cpt.plan.memory import stage_memory as memory_of
+from cpt.plan.workload import workload
 
 GIB = 2**30
 
 
 def config(experiment: str, *overrides: str) -> RunConfig:
     return compose_config([f"experiment={experiment}", *overrides])
+
+
+def stage_memory(run: RunConfig, stage: int) -> dict[str, int]:
+    return memory_of(workload(run), stage)
 
 
 @pytest.mark.parametrize(("experiment", "expected"), [("ellama_8b", 5.147e10), ("ellama_70b", 4.492e11)])
@@ -41,7 +47,8 @@ def test_ellama_70b_costs_what_was_reported() -> None:
     assert record.steps == pytest.approx(85_000, rel=0.01)
     assert record.gpu_hours == pytest.approx(340_000, rel=0.03)
     assert 28 < record.hours / 24 < 31
-    assert record.layout == {"tensor": 8, "pipeline": 4, "data": 15, "world": 480, "nodes": 60}
+    expected = {"tensor": 8, "context": 1, "pipeline": 4, "virtual": 1, "expert": 1, "data": 15, "world": 480, "nodes": 60, "micro_batches": 96}
+    assert record.layout == expected
     assert run.peak_lr == pytest.approx(1.5e-5)
 
 
@@ -103,7 +110,7 @@ def test_state_in_fp32_has_no_master_copy() -> None:
 
 def test_checkpoint_of_8b() -> None:
     """Without the bf16 copy that NVIDIA's 105 GB hold beside the master weights."""
-    assert checkpoint_bytes(config("ellama_8b")) / GIB == pytest.approx(104.7 * 12 / 14, abs=0.05)
+    assert checkpoint_bytes(config("ellama_8b").model) / GIB == pytest.approx(104.7 * 12 / 14, abs=0.05)
 
 
 def test_a_node_has_room_for_three_of_its_own_and_three_of_its_neighbor() -> None:
@@ -123,7 +130,7 @@ def test_disk_is_what_is_kept_and_one_being_written() -> None:
 
 
 def test_first_stage_holds_all_micro_batches_in_flight() -> None:
-    run = config("ellama_70b", "parallel.sequence_parallel=true", "cluster.device_memory=200_000_000_000")
+    run = config("ellama_70b", "parallel.sequence_parallel=true", "cluster.hardware.memory=200_000_000_000")
     by_stage = [stage_memory(run, stage)["activations"] for stage in range(4)]
     assert by_stage[0] == 4 * by_stage[2] // 2
     assert by_stage[0] > by_stage[1] > by_stage[2]
@@ -143,12 +150,12 @@ def test_what_does_not_fit_is_refused_with_what_does() -> None:
     with pytest.raises(UserError) as caught:
         plan(run, unprepared(run))
     (problem,) = caught.value.problems
-    assert problem.where == "cluster.device_memory"
-    assert problem.what == "is 74.5 GiB, the fullest rank needs 110 GiB"
+    assert problem.where == "cluster.hardware.memory"
+    assert problem.what == "is 74.5 GiB, the fullest rank needs 112 GiB"
     assert problem.fix.startswith("parallel.recompute=full, or parallel.tensor_parallel_size=2")
     for option in problem.fix.split(", or "):
         changed = config("ellama_8b", "parallel=single", *option.split(" "))
-        assert plan(changed, unprepared(changed)).memory["total"] <= changed.cluster.device_memory
+        assert plan(changed, unprepared(changed)).memory["total"] <= changed.cluster.hardware.memory
 
 
 def test_too_few_nodes_are_refused_with_how_many() -> None:
@@ -158,7 +165,7 @@ def test_too_few_nodes_are_refused_with_how_many() -> None:
 
 
 def test_nothing_fits() -> None:
-    run = config("ellama_70b", "cluster.device_memory=1000")
+    run = config("ellama_70b", "cluster.hardware.memory=1000")
     with pytest.raises(UserError, match="a larger cluster"):
         plan(run, unprepared(run))
 
@@ -191,7 +198,7 @@ def test_experts_that_do_not_fit_are_spread() -> None:
     for option in problem.fix.split(", or "):
         changed = config("ellama_8b", *DEEPSEEK, "parallel=single", "slurm.nodes=1", *option.split(" "))
         record = plan(changed, unprepared(changed))
-        assert record.memory["total"] <= changed.cluster.device_memory
+        assert record.memory["total"] <= changed.cluster.hardware.memory
         assert dict(rows(changed, record))["model"] == "deepseek_v2_lite, 15.7 B parameters, 2.66 B of them for each token"
 
 

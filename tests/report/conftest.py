@@ -95,7 +95,15 @@ class Training:
             journal.metrics(step, step * 4, step * 1024, heldout_at(step))
         if step % 5 == 0:
             self.now += 6
-            journal.event("checkpoint_saved", step=step, seconds=(seconds := 5.6 + noise(0, 0.3)), staging=0.4, waited=seconds - 0.4, bytes=1_883_000_000)
+            journal.event(
+                "checkpoint_saved",
+                step=step,
+                seconds=(seconds := 5.6 + noise(0, 0.3)),
+                staging=0.4,
+                waited=seconds - 0.4,
+                bytes=1_883_000_000,
+                bytes_per_second=1_883_000_000 / (seconds - 0.4),
+            )
             journal.sync()
 
     def end(self, number: int, last: int, killed: bool) -> None:
@@ -171,10 +179,21 @@ def evaluation(label: str) -> EvaluationRecord:
 
 
 def plan_record() -> PlanRecord:
-    memory = {"weights": 56_000_000, "gradients": 112_000_000, "optimizer": 336_000_000, "activations": 90_000_000, "logits": 33_000_000, "total": 627_000_000}
+    memory = {
+        "weights": 56_000_000,
+        "gradients": 112_000_000,
+        "optimizer": 336_000_000,
+        "activations": 90_000_000,
+        "logits": 33_000_000,
+        "buffers": 0,
+        "total": 627_000_000,
+    }
+    layout = {"tensor": 3, "context": 1, "pipeline": 2, "virtual": 1, "expert": 1, "data": 1, "world": 6, "nodes": 2, "micro_batches": 2}
     return PlanRecord(
-        layout={"tensor": 3, "pipeline": 2, "data": 1, "world": 6, "nodes": 2}, steps=40, train_tokens=40960, tokens_per_step=1024, parameters=134_515_008, memory=memory,
-        flops_per_token=8.3e8, step_seconds=9.0, hours=0.1, gpu_hours=0.6, checkpoints=8, checkpoint_bytes=1_880_000_000, disk_bytes=3_760_000_000, mixture=mixture_plan(), valid_nodes=[1, 2, 4],
+        layout=layout, steps=40, train_tokens=40960, tokens_per_step=1024, parameters=134_515_008, stages=[memory], flops_per_token=8.3e8, whole_flops_per_token=8.6e8,
+        step={"products": 8.0, "bubble": 1.0}, step_seconds=9.0, mfu=0.079, tokens_per_second=113.8, cost={"steps": 0.6, "saves": 0.0, "failures": 0.0, "spares": 0.0, "production": 0.0},
+        hours=0.1, gpu_hours=0.6, price=0.0, megawatt_hours=0.0, checkpoints=8, checkpoint_bytes=1_880_000_000, save_seconds=3.8, blocking_seconds=0.2, disk_bytes=3_760_000_000,
+        mttf_hours=0.0, restarts=0.0, ettr=0.99, mixture=mixture_plan(), valid_nodes=[1, 2, 4],
     )  # fmt: skip
 
 
