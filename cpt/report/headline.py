@@ -181,5 +181,5 @@ def _cost_card(facts: Facts) -> Card:
     if not facts.attempts:
         return Card("Cost", "not run", "no attempt has begun")
     word, ranks = measures.device_word(facts), measures.world_size(facts)
-    plan = f"; plan {facts.plan.gpu_hours:.2g} without restarts" if facts.plan else ""
+    plan = f"; plan {facts.plan.gpu_hours:.2g}" if facts.plan else ""
     return Card("Cost", f"{measures.rank_hours(facts):.2f} {word.split()[-1]}-h", f"{units.duration(measures.wall_seconds(facts))} on {ranks} {word}s{plan}")

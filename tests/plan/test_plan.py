@@ -13,7 +13,7 @@ from cpt.core.errors import UserError
 from cpt.core.records import MixturePlan, SourceShare
 from cpt.plan import plan, rows, unprepared
 from cpt.plan.flops import flops_per_token
-from cpt.plan.memory import checkpoint_bytes, expert_parameters, stage_parameters
+from cpt.plan.memory import checkpoint_bytes, expert_parameters, fullest_rank, stage_parameters
 from cpt.plan.memory import stage_memory as memory_of
 from cpt.plan.workload import workload
 
@@ -210,3 +210,21 @@ def test_interleaving_holds_more_in_flight_and_shared_rows_less() -> None:
     shared = stage_memory(config("ellama_70b", "parallel.context_parallel_size=2", "train.global_batch_size=1440", "slurm.nodes=48"), 0)
     assert plain / 2 < shared["activations"] < 0.6 * plain
     assert shared["optimizer"] == stage_memory(config("ellama_70b", "slurm.nodes=48"), 0)["optimizer"]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["parallel.recompute=full"],
+        ["parallel.virtual_pipeline_size=5"],
+        ["parallel.pipeline_parallel_size=10", "parallel.tensor_parallel_size=2", "slurm.nodes=30"],
+        [*DEEPSEEK, "parallel.pipeline_parallel_size=3", "parallel.expert_parallel_size=4", "parallel.tensor_parallel_size=2"],
+    ],
+    ids=["flagship", "recomputed", "chunks", "ten stages", "experts"],
+)
+def test_the_fullest_rank_is_the_fullest_of_all_stages(overrides: list[str]) -> None:
+    """Only three stages are looked at: the first, the second, the last."""
+    work = workload(config("ellama_70b", *overrides, "cluster.hardware.memory=800_000_000_000"))
+    everyone = [memory_of(work, stage)["total"] for stage in range(work.parallel.pipeline_parallel_size)]
+    assert fullest_rank(work)["total"] == max(everyone)
