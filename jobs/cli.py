@@ -15,6 +15,7 @@ VERBS = {
     "mix": "what is read and how often: show a mixture, compare two, verify bytes and shares, trace a sample to its documents",
     "launch": "write the run directory and submit it",
     "preflight": "ask every node how it is before ranks start there",
+    "topology": "how nodes and GPUs are wired: discover, draw, rank order and hop counts, network settings for NCCL",
     "status": "what a run or sweep does, how far it is, what it cost",
     "why": "what failed last, where first, and what was done about it",
     "resume": "show what the next attempt would start from, and submit it",

@@ -1,4 +1,5 @@
-"""`cpt devcluster start [nodes=3] [accounting=true] | stop | status | kill node7 | up node7 | cut node7 | heal node7 | bad node7 [kind=prolog|health] | good node7`."""
+"""`cpt devcluster start [nodes=3] [accounting=true] | stop | status | kill node7 | up node7 | cut node7 | slow node7 [rate=20mbit] | heal node7 | bad node7
+[kind=prolog|health] | good node7`."""
 
 from __future__ import annotations
 
@@ -13,10 +14,12 @@ _DONE = {
     "kill": "{node} lost power: what ran there is gone, its peers hear nothing. Back with: cpt devcluster up {node}",
     "up": "{node} is switched on",
     "cut": "{node} is cut off: what runs there lives on, unheard. Back with: cpt devcluster heal {node}",
+    "slow": "{node} has a slow cable. Back with: cpt devcluster heal {node}",
     "heal": "{node} is on the network",
     "bad": "{node} is bad: SLURM drains it, when a job comes (kind=prolog) or within seconds (kind=health). Back with: cpt devcluster good {node}",
     "good": "{node} is good again",
 }
+_OPTIONS = {"bad": {"kind": "prolog"}, "slow": {"rate": "20mbit"}}
 
 
 def main(overrides: Sequence[str]) -> int:
@@ -30,12 +33,9 @@ def main(overrides: Sequence[str]) -> int:
             print("stopped")
         case ["status"]:
             print("\n".join(cluster.summary()) if cluster.is_running() else "not running")
-        case [("kill" | "up" | "cut" | "heal" | "good") as command, node]:
-            getattr(cluster, command)(node)
+        case [command, node, *options] if command in _DONE:
+            getattr(cluster, command)(node, **_values(options, **_OPTIONS.get(command, {})))
             print(_DONE[command].format(node=node))
-        case ["bad", node, *options]:
-            cluster.bad(node, **_values(options, kind="prolog"))
-            print(_DONE["bad"].format(node=node))
         case _:
             raise UserError(Problem(where="devcluster", what=" ".join(overrides) or "no command", why=__doc__ or "", fix="cpt devcluster start nodes=3"))
     return 0
@@ -55,6 +55,6 @@ def _start(cluster: DevCluster, options: dict[str, str]) -> str:
 def _values(options: list[str], **known: str) -> dict[str, str]:
     given = dict(option.partition("=")[::2] for option in options)
     if unknown := given.keys() - known.keys():
-        fix = " ".join(f"{name}={value}" for name, value in known.items())
+        fix = " ".join(f"{name}={value}" for name, value in known.items()) or "no option"
         raise UserError(Problem(where="devcluster", what=" ".join(sorted(unknown)), why="no such option here", fix=fix))
     return known | given

@@ -60,7 +60,7 @@ def write(found: Resume) -> None:
         run.sealed_config(0): to_yaml(found.history.configs[0]),
         run.sealed_config(len(amendments)): text,
         run.plan: json_text(plan(config, found.mixture).as_dict()),
-        run.script: render(config, run, Origin()),
+        run.script: render(config, run, Origin(), hint=submit.compact(config)),
         run.config: text,
         run.amendments: json_text(Amendments(amendments=amendments).as_dict()),
     }

@@ -17,6 +17,7 @@ from cpt.core.errors import MissingInput, Problem, UserError
 from cpt.core.manifest import DataManifest
 from cpt.core.paths import RunPaths
 from cpt.core.records import MixturePlan, PlanRecord, RunRecord
+from cpt.topology import Hint
 from slurm.script import Origin, render
 
 _VERSIONS = ("cpt", "hydra-core", "submitit", "torch", "megatron-core", "transformers", "numpy")
@@ -32,14 +33,14 @@ class Prepared:
     plan: PlanRecord
     record: RunRecord
 
-    def write(self, run: RunPaths) -> None:
+    def write(self, run: RunPaths, hint: Hint | None = None) -> None:
         """The sealed config last: a directory that has one is whole. Whoever shares the owner's group may pull a trigger."""
         run.triggers.mkdir(parents=True, exist_ok=True)
         run.triggers.chmod(0o2775)
         files = {
             run.run: json_text(self.record.as_dict()),
             run.plan: json_text(self.plan.as_dict()),
-            run.script: render(self.config, run, Origin()),
+            run.script: render(self.config, run, Origin(), hint=hint),
             run.config: self.text,
         }
         write_all({path: text.encode() for path, text in files.items()})

@@ -28,6 +28,7 @@ class Start:
     nodes: Sequence[str]
     path: str = "submit"
     spares: Sequence[str] = ()
+    host: str = ""
 
 
 def begin(run: RunPaths, start: Start, down: Down = lambda _: ()) -> int:
@@ -49,6 +50,7 @@ def begin(run: RunPaths, start: Start, down: Down = lambda _: ()) -> int:
         time=time.time(),
         path="chain" if continued else start.path,
         spares=list(start.spares),
+        host=start.host,
     )
     record.save(run.attempt(number).begin)
     return number
@@ -73,9 +75,9 @@ def _settle(run: RunPaths, last: AttemptPaths, step: int, down: Down) -> RunStat
     if last.end.is_file():
         return state
     started = AttemptBegin.load(last.begin)
-    lost = list(down(started.nodes))
-    evidence = Evidence(attempt=last.number, code=-1, step_before=started.step, step_now=step, lost_nodes=lost or started.nodes[:1])
-    who = f"lost {' '.join(lost)}" if lost else f"its supervisor on {started.nodes[0]} died without a word: power loss, or killed"
+    lost, host = list(down(started.nodes)), started.host or started.nodes[0]
+    evidence = Evidence(attempt=last.number, code=-1, step_before=started.step, step_now=step, lost_nodes=lost or [host])
+    who = f"lost {' '.join(lost)}" if lost else f"its supervisor on {host} died without a word: power loss, or killed"
     verdict = Verdict(ending=Ending.node_lost, action=Action.requeue, message=f"{who}, checkpoint {started.step} -> {step}", nodes=lost)
     _close(run, evidence, verdict, _last_touched(run, last))
     return dataclasses.replace(remember(evidence, Ending.node_lost, state), relaunches=0)

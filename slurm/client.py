@@ -14,12 +14,17 @@ from pathlib import Path
 
 from cpt.config.running import ClusterConfig
 from cpt.core.errors import CptError, Problem, UserError
+from cpt.topology import Fabric, from_scontrol
 
 SLURMD_PORT = 6818
 """Where slurmd listens unless the site says otherwise."""
 
 _TIMEOUT = 60.0
 """Seconds. A controller that does not answer must not hang a login node's command."""
+
+
+_OUT = ("down", "drain", "fail", "maint", "inval", "unk")
+"""How states of nodes begin that no job gets before somebody has done something."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,6 +183,36 @@ def cancel(cluster: ClusterConfig, job_id: str) -> None:
 def host_names(cluster: ClusterConfig, node_list: str) -> list[str]:
     """`node[1-3]` -> its names."""
     return _run(cluster, "scontrol", "show", "hostnames", node_list).split()
+
+
+def fabric(cluster: ClusterConfig) -> Fabric:
+    """Switches or blocks between nodes; flat where the site has none, or SLURM does not answer. Raises `UserError` for switches that are no tree."""
+    try:
+        text = _run(cluster, "scontrol", "show", "topology")
+    except SlurmFailed:
+        return Fabric()
+    return from_scontrol(text) or Fabric()
+
+
+def version(cluster: ClusterConfig) -> tuple[int, ...]:
+    """(22, 5, 8), of the commands here; empty where there are none."""
+    try:
+        found = re.search(r"\d+(?:\.\d+)+", _run(cluster, "sinfo", "--version"))
+    except SlurmFailed:
+        return ()
+    return tuple(int(part) for part in found.group().split(".")) if found else ()
+
+
+def usable(cluster: ClusterConfig) -> list[str]:
+    """Nodes that a job of the cluster's partition can get, now or when others have ended; none when SLURM does not answer."""
+    where = [f"--partition={cluster.partition}"] if cluster.partition else []
+    try:
+        text = _run(cluster, "sinfo", "--noheader", "--Node", *where, "--format=%N %P %T")
+    except SlurmFailed:
+        return []
+    rows = [line.split() for line in text.splitlines()]
+    fit = (node for node, partition, state in rows if (cluster.partition or partition.endswith("*")) and not state.startswith(_OUT))
+    return list(dict.fromkeys(fit))
 
 
 def lost_nodes(cluster: ClusterConfig, nodes: Sequence[str]) -> list[str]:

@@ -9,11 +9,12 @@ import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cpt.config.run import RunConfig
 from cpt.core.heartbeat import Beat
 from cpt.core.paths import RunPaths
+from cpt.topology import Fabric
 from slurm import script
 from slurm.rank import STACKS
 from slurm.steps import meeting
@@ -28,10 +29,12 @@ class Here:
     has_queue: bool = False
     restarts: int = 0
     deadline: float | None = None
+    fabric: Fabric = field(default_factory=Fabric)
 
     def __post_init__(self) -> None:
         self.job = f"local-{os.getpid()}"
-        self.nodes: Sequence[str] = [socket.gethostname()]
+        self.host = socket.gethostname()
+        self.nodes: Sequence[str] = [self.host]
 
     def examine(self, run: RunPaths, attempt: int) -> dict[str, str]:
         """Whoever started this is on it."""

@@ -58,7 +58,7 @@ def once(run: RunPaths, config: RunConfig, train: Callable[[int], int]) -> int:
     """One attempt in this very process; `train` gets its number. Returns the exit code, of the verdict unless training raises."""
     if nothing := attempts.finished(run):
         return nothing.exit_code
-    attempt = attempts.begin(run, attempts.Start(job=f"here-{os.getpid()}", restarts=0, nodes=[socket.gethostname()]))
+    attempt = attempts.begin(run, attempts.Start(job=f"here-{os.getpid()}", restarts=0, nodes=[socket.gethostname()], host=socket.gethostname()))
     code = EXIT_OURS
     try:
         code = train(attempt)

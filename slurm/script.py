@@ -13,6 +13,7 @@ from cpt.config.run import RunConfig
 from cpt.config.running import Runtime
 from cpt.core.artifacts import sha256_json
 from cpt.core.paths import RunPaths
+from cpt.topology import Hint
 from slurm.container import inside, variable
 
 TEMPLATE = Path(__file__).with_name("run.sbatch")
@@ -29,14 +30,17 @@ class Origin:
     folder: Path = field(default_factory=Path.cwd)
 
 
-def render(config: RunConfig, run: RunPaths, origin: Origin, rank_command: Sequence[str] = ()) -> str:
-    """The batch script of one run. `rank_command` as in `rank_argv`. Raises `UserError` for folders that its container cannot mount."""
+def render(config: RunConfig, run: RunPaths, origin: Origin, rank_command: Sequence[str] = (), hint: Hint | None = None) -> str:
+    """The batch script of one run. `rank_command` as in `rank_argv`, `hint` from `slurm.submit.compact`.
+
+    Raises `UserError` for folders that its container cannot mount.
+    """
     spares = f" and {config.slurm.spare_nodes} spare" if config.slurm.spare_nodes else ""
     return _fill(
         TEMPLATE.read_text(),
         {
             "title": _comment(f"{config.name}: {config.slurm.nodes}{spares} nodes x {config.slurm.tasks_per_node} ranks, by `cpt launch`"),
-            "directives": "\n".join(f"#SBATCH --{option}" for option in _directives(config, run, origin)),
+            "directives": "\n".join(_directives(config, run, origin, hint)),
             "run": shlex.quote(str(run.root)),
             "python": shlex.quote(origin.python),
             "setup": "\n".join(setup(config)),
@@ -96,7 +100,8 @@ def placement(config: RunConfig) -> dict[str, str]:
     return options | {name: value for name, value in slurm.extra.items() if name in WHERE}
 
 
-def _directives(config: RunConfig, run: RunPaths, origin: Origin) -> Iterator[str]:
+def _directives(config: RunConfig, run: RunPaths, origin: Origin, hint: Hint | None) -> Iterator[str]:
+    """The hint's stand last, below the reason for them; what the user says in `slurm.extra` wins."""
     slurm = config.slurm
     options: dict[str, str] = {
         "requeue" if slurm.requeue else "no-requeue": "",
@@ -110,7 +115,16 @@ def _directives(config: RunConfig, run: RunPaths, origin: Origin) -> Iterator[st
         "time": slurm.time,
         "signal": f"B:USR2@{slurm.signal_lead}",
     }
-    yield from (f"{name}={shlex.quote(value)}" if value else name for name, value in (options | slurm.extra).items())
+    hinted = {name: value for name, value in (hint.options if hint else {}).items() if name not in slurm.extra}
+    own = {name: value for name, value in (options | slurm.extra).items() if name not in hinted}
+    yield from (_directive(name, value) for name, value in own.items())
+    if hint and hinted:
+        yield f"# {_comment(hint.why)}"
+        yield from (_directive(name, value) for name, value in hinted.items())
+
+
+def _directive(name: str, value: str) -> str:
+    return f"#SBATCH --{name}={shlex.quote(value)}" if value else f"#SBATCH --{name}"
 
 
 def setup(config: RunConfig) -> Iterator[str]:
@@ -119,9 +133,17 @@ def setup(config: RunConfig) -> Iterator[str]:
     variables = environment(config)
     if config.cluster.slurm_conf:
         variables = {"SLURM_CONF": config.cluster.slurm_conf} | variables
-    yield from (f"export {name}={_quoted(value)}" for name, value in variables.items())
+    reasons = _reasons(config)
+    yield from (f"export {name}={_quoted(value)}{reasons.get(name, '')}" for name, value in variables.items())
     yield from config.cluster.setup
     yield from (f': "${{{name}:?is one of cluster.secrets, export it before sbatch}}"' for name in config.cluster.secrets)
+
+
+def _reasons(config: RunConfig) -> dict[str, str]:
+    """Comments behind variables. A value that the cluster has put in place of the fabric's does not have the fabric's reason."""
+    fabric, cluster = config.fabric, config.cluster.environment
+    other = {name for name, value in fabric.environment.items() if cluster.get(name, value) != value}
+    return {variable(config, name): f" # {_comment(why)}" for name, why in fabric.reasons.items() if why.strip() and name not in other}
 
 
 def environment(config: RunConfig) -> dict[str, str]:

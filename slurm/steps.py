@@ -17,8 +17,11 @@ from threading import Thread
 from typing import Protocol
 
 from cpt.config.run import RunConfig
+from cpt.core.artifacts import write_text
+from cpt.core.errors import CptError
 from cpt.core.heartbeat import Beat
 from cpt.core.paths import AttemptPaths, RunPaths
+from cpt.topology import Fabric
 from slurm import client, deputy, preflight, script
 from slurm.environment import ATTEMPT, DEADLINE, master_port
 from slurm.probe import answering
@@ -47,15 +50,19 @@ class Place(Protocol):
     has_queue: bool
 
     job: str
+    host: str
+    """Where this process runs."""
     restarts: int
     nodes: Sequence[str]
     deadline: float | None
+    fabric: Fabric
+    """Flat where ranks are to be left in the order of `nodes`."""
 
     def examine(self, run: RunPaths, attempt: int) -> dict[str, str]:
         """Node -> why no rank should start there. Raises `CptError` when not one node says how it is."""
 
     def start(self, run: RunPaths, attempt: int, nodes: Sequence[str]) -> Step:
-        """Ranks on these nodes."""
+        """Ranks on these nodes: the first ranks on the first node, and so on."""
 
     def answering(self, nodes: Sequence[str]) -> set[str]:
         """Those whose SLURM daemon answers."""
@@ -86,6 +93,7 @@ class Allocation:
     def __post_init__(self) -> None:
         self.nodes: Sequence[str] = client.host_names(self.config.cluster, os.environ["SLURM_JOB_NODELIST"])
         self.deadline = self._deadline()
+        self.fabric = self._fabric()
         self.host = os.environ["SLURMD_NODENAME"]
         self._daemons = client.daemons(self.config.cluster, self.nodes)
         self._spoken = os.fstat(2).st_size
@@ -95,6 +103,12 @@ class Allocation:
     def _deadline(self) -> float | None:
         end = client.end_time(self.config.cluster, self.job)
         return end - self.config.slurm.signal_lead if end else None
+
+    def _fabric(self) -> Fabric:
+        """A topology that makes no sense is the site's to mend, and no reason to keep a job from its work."""
+        with suppress(CptError):
+            return client.fabric(self.config.cluster) if self.config.slurm.topology else Fabric()
+        return Fabric()
 
     def examine(self, run: RunPaths, attempt: int) -> dict[str, str]:
         """One task per node, where its ranks would run; a dead node is not asked, srun would wait for it."""
@@ -109,9 +123,22 @@ class Allocation:
         name = f"cpt-{attempt:03d}"
         log = str(run.attempt(attempt).log("%t")).replace("%", "%%").replace("%%t.log", "%t.log")
         first, *rest = self.argv
-        argv = [first, f"--job-name={name}", f"--nodelist={','.join(nodes)}", f"--output={log}", *rest]
-        child = subprocess.Popen(argv, env=_inherited() | meeting(nodes[0], self.job, attempt, self.deadline), start_new_session=True)
+        where, rest, own = self._seated(run.attempt(attempt), nodes, rest)
+        argv = [first, f"--job-name={name}", *where, f"--output={log}", *rest]
+        child = subprocess.Popen(argv, env=_inherited() | own | meeting(nodes[0], self.job, attempt, self.deadline), start_new_session=True)
         return SrunStep(self.config, run.attempt(attempt), self.job, name, child)
+
+    def _seated(self, paths: AttemptPaths, nodes: Sequence[str], rest: Sequence[str]) -> tuple[list[str], list[str], dict[str, str]]:
+        """srun deals ranks in the allocation's own order, however `--nodelist` is written; any other order it reads from a file, a line per rank.
+
+        From 24.05 on it refuses `--nodes` beside such a file, and always a `--nodelist`; both are in the file.
+        """
+        if list(nodes) == [node for node in self.nodes if node in nodes]:
+            return [f"--nodelist={','.join(nodes)}"], [*rest], {}
+        each = self.config.slurm.tasks_per_node
+        write_text(paths.hostfile, "".join(f"{node}\n" * each for node in nodes))
+        counted = f"--nodes={self.config.slurm.nodes}"
+        return ["--distribution=arbitrary"], [word for word in rest if word != counted], {"SLURM_HOSTFILE": str(paths.hostfile)}
 
     def answering(self, nodes: Sequence[str]) -> set[str]:
         """Asked directly, all at once."""

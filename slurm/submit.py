@@ -14,6 +14,10 @@ from cpt.core.artifacts import Artifact
 from cpt.core.attempts import StopRecord
 from cpt.core.errors import Problem, UserError
 from cpt.core.paths import RunPaths
+from cpt.topology import Hint
+from cpt.topology import hint as ask
+from cpt.topology.fabric import Kind
+from cpt.topology.layout import from_config
 from slurm import client, local, process
 from slurm.script import job_name
 
@@ -36,6 +40,25 @@ def require(config: RunConfig) -> None:
         raise UserError(problems)
     if config.cluster.scheduler is Scheduler.slurm:
         client.require(config.cluster)
+
+
+def compact(config: RunConfig) -> Hint | None:
+    """What to ask SLURM for, so that the nodes of this run hang on few switches; None where it knows of none, or asking would bring nothing."""
+    most = config.slurm.nodes + config.slurm.spare_nodes
+    chosen = config.slurm.extra.keys() & {"nodelist", "reservation", "constraint"}  # SLURM would wait for switches that these nodes do not have
+    if config.cluster.scheduler is not Scheduler.slurm or not config.slurm.topology or most == 1 or chosen:
+        return None
+    try:
+        fabric = client.fabric(config.cluster)
+        if fabric.kind is Kind.flat:
+            return None
+        usable = [node for node in client.usable(config.cluster) if node not in config.slurm.exclude]
+        found = ask(fabric, most, client.version(config.cluster), from_config(config).pipeline_nodes, usable=usable or None)
+    except UserError:  # more nodes than there are, or switches in a circle: sbatch knows better words
+        return None
+    if fabric.kind is Kind.block and config.slurm.spare_nodes:
+        found = Hint(options={"nodes": str(most)} | found.options, why=f"{found.why}; spares included, for of blocks SLURM takes one number of nodes, no range")
+    return found if found.options else None
 
 
 def is_done(run: RunPaths) -> bool:

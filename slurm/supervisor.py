@@ -21,8 +21,9 @@ from cpt.config.run import RunConfig
 from cpt.config.seal import read_config
 from cpt.core.attempts import Action, Ending, Suspects
 from cpt.core.errors import EXIT_DONE, EXIT_RESUME, CptError
-from cpt.core.heartbeat import Heart, Phase, read_beats
+from cpt.core.heartbeat import Beat, Heart, Phase, read_beats
 from cpt.core.paths import RunPaths
+from cpt.topology import Seats, seats
 from slurm import attempts, first_error
 from slurm.recovery import Evidence, Verdict, decide, suspect
 from slurm.steps import Allocation, Place, Step
@@ -57,6 +58,12 @@ class Supervisor:
     """Nodes of this job that were lost."""
     unfit: dict[str, str] = field(default_factory=dict)
     """Nodes that failed their preflight."""
+    seats: Seats | None = None
+    """Of the last attempt of this job, where ranks have an order of their own."""
+    in_order: bool = True
+    """False once srun did not start ranks in the order that it was given."""
+    looked: int = -1
+    """The last attempt whose ranks were found, rightly seated or not."""
     shown: str = ""
     """The limits as they were last shown."""
 
@@ -77,7 +84,9 @@ class Supervisor:
             except CptError as error:
                 return self._never_started(path, str(error))
             attempt = attempts.begin(self.run, self._start(path, nodes, spares), self._down)
-            verdict = self._attempt(attempt, nodes)
+            if self.seats:
+                self.seats.save(self.run.attempt(attempt).seats)
+            verdict = self._attempt(attempt, self.seats.nodes if self.seats else nodes)
             if verdict.action is not Action.relaunch and (verdict.action is not Action.requeue or self.told or self.place.has_queue):
                 return verdict
             path = "relaunch"
@@ -98,7 +107,18 @@ class Supervisor:
         if len(healthy) < self.config.slurm.nodes:
             reasons = "; ".join(f"{node}: {why}" for node, why in out.items() if node in self.place.nodes)
             raise CptError(f"{len(healthy)} of {len(self.place.nodes)} nodes can be used, {self.config.slurm.nodes} are needed ({reasons})")
-        return healthy[: self.config.slurm.nodes], healthy[self.config.slurm.nodes :]
+        self.seats = self._seat(healthy)
+        chosen = set(self.seats.nodes if self.seats else healthy[: self.config.slurm.nodes])
+        return [node for node in healthy if node in chosen], [node for node in healthy if node not in chosen]
+
+    def _seat(self, healthy: Sequence[str]) -> Seats | None:
+        """Who sits where, by the switches between nodes; whoever still has a node keeps it."""
+        if not self.in_order:
+            return None
+        found = seats(healthy, self.place.fabric, self.config, self.seats.nodes if self.seats else ())
+        if found:
+            _say(found.line)
+        return found
 
     def _attempt(self, attempt: int, nodes: Sequence[str]) -> Verdict:
         _say(f"attempt {attempt} on {' '.join(nodes)}")
@@ -113,6 +133,9 @@ class Supervisor:
         code = self.step.poll() or 0
         self.step = None
         verdict = self._judge(attempt, nodes, code, trouble, monitor)
+        if verdict.ending is Ending.launch_failure and self.seats and self.seats.ordered:
+            self.in_order = False
+            _say("no rank was started in the order of the switches; from here on in SLURM's own")
         if verdict.ending not in (Ending.done, Ending.stopped, Ending.preempted, Ending.time_limit):
             first_error.write(self.run, attempt)
         return verdict
@@ -123,7 +146,8 @@ class Supervisor:
         while step.poll() is None:
             now = time.monotonic()
             self.place.guard(self.run, [node for node in self.place.nodes if node not in self.gone])
-            monitor.see(read_beats(paths), now)
+            monitor.see(beats := read_beats(paths), now)
+            self._look_around(attempt, nodes, beats)
             if trouble := monitor.trouble(now, self.place.answering):
                 return trouble
             if next(paths.root.glob("rank_*.json"), None):
@@ -133,6 +157,16 @@ class Supervisor:
             self._show_limits(monitor)
             time.sleep(min(0.5, self.config.slurm.heartbeat_seconds / 2))
         return None
+
+    def _look_around(self, attempt: int, nodes: Sequence[str], beats: Sequence[Beat]) -> None:
+        """srun was told who sits where; once all ranks have said where they are, anybody elsewhere is named."""
+        if self.seats is None or self.looked == attempt or len(beats) < self.config.slurm.world_size:
+            return
+        self.looked = attempt
+        asked = {beat.rank: nodes[beat.rank // self.config.slurm.tasks_per_node] for beat in beats}
+        if astray := [beat for beat in beats if beat.host != asked[beat.rank]]:
+            first = astray[0]
+            _say(f"{len(astray)} ranks are not where they were asked to be: rank {first.rank} is on {first.host}, not on {asked[first.rank]}")
 
     def _after_a_crash(self, seconds: float, nodes: Sequence[str]) -> Trouble | None:
         """srun ends the other ranks by itself, except those of a dead node, for which it would wait as long as SLURM does."""
@@ -198,7 +232,7 @@ class Supervisor:
         return verdict
 
     def _start(self, path: str, nodes: Sequence[str], spares: Sequence[str]) -> attempts.Start:
-        return attempts.Start(job=self.place.job, restarts=self.place.restarts, nodes=nodes, path=path, spares=spares)
+        return attempts.Start(job=self.place.job, restarts=self.place.restarts, nodes=nodes, path=path, spares=spares, host=self.place.host)
 
     def _down(self, nodes: Sequence[str]) -> Sequence[str]:
         return sorted(self.place.unfit(nodes))

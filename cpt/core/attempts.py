@@ -57,6 +57,8 @@ class AttemptBegin(Artifact):
     """How it came to be: submit | relaunch (inside the allocation) | requeue (through the queue, same job) | chain (the next job)."""
     spares: list[str] = field(default_factory=list)
     """Healthy nodes of the allocation that are left idle."""
+    host: str = ""
+    """Where its supervisor runs: one of `nodes` or `spares`."""
 
 
 class Ending(StrEnum):

@@ -9,8 +9,9 @@ _BYTE_UNITS = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 
 def _scaled(value: float, units: tuple[tuple[float, str], ...], plain: str) -> str:
+    step = 1000 / (units[0][0] / units[1][0])
     for size, suffix in units:
-        if abs(value) >= 0.9995 * size:  # rounds to the next unit's 1
+        if abs(value) >= 0.9995 * step * size:  # else the unit below would show a thousand
             return f"{value / size:.3g} {suffix}".strip()
     return f"{value:.3g}{plain}"
 

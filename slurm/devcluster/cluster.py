@@ -8,7 +8,7 @@ import signal
 import socket
 import stat
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cpt.core.artifacts import write_text
@@ -52,8 +52,11 @@ class DevCluster:
         """Whether the controller lives; nodes may be off."""
         return process.is_running(self.files.pid(daemons.CONTROLLER))
 
-    def start(self, nodes: int = 3, *, accounting: bool = False, timeout: float = 60.0) -> bool:
-        """Bring up a controller and `nodes` idle nodes. False when it runs already, then dead nodes are switched on. Raises `UserError` without the right to."""
+    def start(self, nodes: int = 3, *, accounting: bool = False, leaf: int = 0, timeout: float = 60.0) -> bool:
+        """Bring up a controller and `nodes` idle nodes. False when it runs already, then dead nodes are switched on. Raises `UserError` without the right to.
+
+        `leaf` nodes hang on each leaf switch, as SLURM is told; 0 tells it nothing.
+        """
         if self.is_running():
             for node in self.layout.names:
                 self.up(node)
@@ -65,7 +68,7 @@ class DevCluster:
         self.stop()
         self._own_root()
         try:
-            self._start_daemons(nodes, unpacked)
+            self._start_daemons(ClusterLayout(slot=0, nodes=nodes, isolated=can_isolate(), accounting=accounting, leaf=leaf), unpacked)
             process.wait_until(lambda: len(self.idle()) == nodes, what=f"{nodes} idle nodes, see {self.root}/log", timeout=timeout)
         except BaseException:
             self.stop(keep_logs=True)
@@ -128,9 +131,14 @@ class DevCluster:
         """The network of a node goes dead both ways, while what runs there lives on: a black hole. Raises `UserError` where nodes share one network."""
         network.cable(self.layout, self._with_cable(node), up=False)
 
+    def slow(self, node: str, rate: str = "20mbit") -> None:
+        """The network of a node works, at `rate`. Raises `UserError` as `cut`."""
+        network.throttle(self.layout, self._with_cable(node), rate)
+
     def heal(self, node: str) -> None:
-        """Undo `cut`, and what `kill` did to the cable."""
+        """Undo `cut` and `slow`, and what `kill` did to the cable."""
         network.cable(self.layout, self._with_cable(node), up=True)
+        network.throttle(self.layout, self._with_cable(node), "")
 
     def bad(self, node: str, kind: str = "prolog") -> None:
         """From now on the node fails in one of `KINDS`: SLURM drains it, and requeues a job whose prolog failed."""
@@ -186,10 +194,10 @@ class DevCluster:
             )
         write_text(self.files.mark, "made by cpt devcluster\n")
 
-    def _start_daemons(self, nodes: int, unpacked: Path | None) -> None:
+    def _start_daemons(self, wanted: ClusterLayout, unpacked: Path | None) -> None:
         for folder in self.files.folders():
             folder.mkdir(parents=True, exist_ok=True)
-        layout = self._claim(nodes, unpacked is not None)
+        layout = self._claim(wanted)
         self._write_settings(layout)
         daemons.start_munge(self.files)
         if unpacked:
@@ -197,15 +205,14 @@ class DevCluster:
         daemons.start_controller(layout, self.files)
         if layout.isolated:
             network.plug_in(layout)
-        for index in range(1, nodes + 1):
+        for index in range(1, layout.nodes + 1):
             daemons.start_node(layout, self.files, index)
 
-    def _claim(self, nodes: int, accounting: bool) -> ClusterLayout:
+    def _claim(self, wanted: ClusterLayout) -> ClusterLayout:
         """Take the first free slot; the bridge is the lock when there is one, the controller's port when not."""
-        isolated = can_isolate()
         for slot in range(_SLOTS):
-            layout = ClusterLayout(slot=slot, nodes=nodes, isolated=isolated, accounting=accounting)
-            if _port_free(layout.controller_port) and (not isolated or network.make_bridge(layout)):
+            layout = replace(wanted, slot=slot)
+            if _port_free(layout.controller_port) and (not layout.isolated or network.make_bridge(layout)):
                 layout.save(self.files.layout)
                 return layout
         raise CptError(f"{_SLOTS} clusters run on this machine already")
@@ -215,6 +222,8 @@ class DevCluster:
         write_text(files.hosts, hosts(layout))
         write_text(files.slurm_conf, settings.slurm_conf(layout, files))
         write_text(files.gres_conf, settings.gres_conf(layout, files))
+        if layout.leaf:
+            write_text(files.topology_conf, settings.topology_conf(layout))
         for script, text in ((files.prolog, settings.prolog(files)), (files.health, settings.health(files, SEARCH))):
             write_text(script, text)
             script.chmod(0o755)

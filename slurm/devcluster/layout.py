@@ -18,6 +18,8 @@ class ClusterLayout(Artifact):
     """True: each node has its own network, host name and process tree. False: process tree only, all on loopback."""
     accounting: bool = False
     """Whether a slurmdbd and its database run beside it."""
+    leaf: int = 0
+    """Nodes on a leaf switch, as SLURM is told; 0 tells it of no switches. They are dealt round, so that names say nothing about places."""
 
     @property
     def bridge(self) -> str:
@@ -48,6 +50,11 @@ class ClusterLayout(Artifact):
     def names(self) -> list[str]:
         """All nodes, in order."""
         return [self.name(index) for index in range(1, self.nodes + 1)]
+
+    def leaves(self) -> list[list[str]]:
+        """Nodes of each leaf switch; none where SLURM is told of none."""
+        count = -(-self.nodes // self.leaf) if self.leaf else 0
+        return [self.names[first::count] for first in range(count)]
 
     def name(self, index: int) -> str:
         """Nodes count from 1."""
@@ -91,6 +98,11 @@ class ClusterFiles:
     def gres_conf(self) -> Path:
         """What SLURM takes for GPUs."""
         return self.root / "gres.conf"
+
+    @property
+    def topology_conf(self) -> Path:
+        """Switches; SLURM looks for it beside slurm.conf."""
+        return self.root / "topology.conf"
 
     @property
     def slurmdbd_conf(self) -> Path:

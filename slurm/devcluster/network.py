@@ -1,4 +1,4 @@
-"""A network for the nodes: one bridge, a network namespace for each node, and a cable between that can be cut."""
+"""A network for the nodes: one bridge, a network namespace for each node, and a cable between that can be cut, or slow."""
 
 from __future__ import annotations
 
@@ -33,6 +33,16 @@ def cable(layout: ClusterLayout, index: int, *, up: bool) -> None:
     _ip("link", "set", layout.namespace(index), "up" if up else "down")
 
 
+def throttle(layout: ClusterLayout, index: int, rate: str) -> None:
+    """A cable that came up slower than it should, both ways. `rate` as tc takes it (`20mbit`); empty takes the limit away."""
+    space = layout.namespace(index)
+    for where, device in (((), space), (("-netns", space), "eth0")):
+        _run("tc", (*where, "qdisc", "del", "dev", device, "root"), "")  # there may be none
+        limit = ("tbf", "rate", rate, "burst", "256kb", "latency", "50ms")  # a burst holds the largest packet that a veth passes on uncut
+        if rate and (done := _run("tc", (*where, "qdisc", "add", "dev", device, "root", *limit), "")).returncode:
+            raise CptError(f"tc: {done.stderr.strip()}")
+
+
 def remove(layout: ClusterLayout) -> None:
     """Take away what is there of it."""
     spaces = [layout.namespace(index) for index in range(1, layout.nodes + 1)]
@@ -41,15 +51,15 @@ def remove(layout: ClusterLayout) -> None:
 
 
 def _ip(*arguments: str, text: str = "") -> str:
-    done = _run(arguments, text)
+    done = _run("ip", arguments, text)
     if done.returncode:
         raise CptError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
     return done.stdout
 
 
 def _try_ip(*arguments: str, text: str = "") -> bool:
-    return _run(arguments, text).returncode == 0
+    return _run("ip", arguments, text).returncode == 0
 
 
-def _run(arguments: tuple[str, ...], text: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["ip", *arguments], input=text, env=os.environ | {"PATH": SEARCH}, capture_output=True, text=True, check=False)
+def _run(program: str, arguments: tuple[str, ...], text: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([program, *arguments], input=text, env=os.environ | {"PATH": SEARCH}, capture_output=True, text=True, check=False)

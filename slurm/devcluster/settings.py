@@ -1,4 +1,4 @@
-"""The texts that SLURM reads: slurm.conf, gres.conf, slurmdbd.conf, and the two scripts that make a flagged node fail (pure)."""
+"""The texts that SLURM reads: slurm.conf, gres.conf, topology.conf, slurmdbd.conf, and the two scripts that make a flagged node fail (pure)."""
 
 from __future__ import annotations
 
@@ -27,12 +27,19 @@ def slurm_conf(layout: ClusterLayout, files: ClusterFiles) -> str:
     seconds = {"down": 10, "message": 10, "tcp": 2, "health": 10} if large else {"down": 5, "message": 5, "tcp": 1, "health": 5}
     settings = _SETTINGS.format(cluster=CLUSTER, head=head, port=layout.controller_port, root=files.root, files=files, **seconds)
     accounting = [_ACCOUNTING.format(host=database_host(layout), port=layout.accounting_port, socket=files.socket)] if layout.accounting else []
-    return "\n".join([settings, *accounting, *(_node(layout, index) for index in range(1, layout.nodes + 1)), _PARTITIONS])
+    switches = ["TopologyPlugin=topology/tree"] if layout.leaf else []
+    return "\n".join([settings, *accounting, *switches, *(_node(layout, index) for index in range(1, layout.nodes + 1)), _PARTITIONS])
 
 
 def gres_conf(layout: ClusterLayout, files: ClusterFiles) -> str:
     """Every node has the same device files, and none of them is a GPU."""
     return f"NodeName=node[1-{layout.nodes}] Name=gpu File={files.root}/dev/gpu[0-{GPUS - 1}]\n"
+
+
+def topology_conf(layout: ClusterLayout) -> str:
+    """Leaf switches below one spine; there are none, all nodes hang on one bridge."""
+    leaves = [f"SwitchName=leaf{number} Nodes={','.join(names)}" for number, names in enumerate(layout.leaves(), 1)]
+    return "\n".join([*leaves, f"SwitchName=spine Switches={','.join(f'leaf{number}' for number in range(1, len(leaves) + 1))}"]) + "\n"
 
 
 def prolog(files: ClusterFiles) -> str:

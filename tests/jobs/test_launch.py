@@ -14,6 +14,7 @@ from cpt.core.attempts import StopRecord
 from cpt.core.errors import MissingInput, UserError
 from cpt.core.paths import RunPaths
 from cpt.plan import plan, unprepared
+from cpt.topology import Hint
 from jobs import launch
 from slurm import client, submit
 from slurm.script import Origin, render
@@ -32,8 +33,8 @@ class Written:
     def __init__(self, config: RunConfig) -> None:
         self.config, self.plan = config, plan(config, unprepared(config))
 
-    def write(self, run: RunPaths) -> None:
-        write_text(run.script, render(self.config, run, Origin()))
+    def write(self, run: RunPaths, hint: Hint | None = None) -> None:
+        write_text(run.script, render(self.config, run, Origin(), hint=hint))
         write_text(run.config, to_yaml(self.config))
 
 

@@ -117,6 +117,12 @@ def test_nobody_is_blamed_when_all_nodes_are_up_again(run: RunPaths) -> None:
     assert attempts.load_suspects(run).blamed == {}
 
 
+def test_a_supervisor_on_a_spare_is_not_taken_for_one_on_the_first_node(run: RunPaths) -> None:
+    begin(run, host="node3")
+    begin(run, restarts=1)
+    assert "its supervisor on node3 died without a word" in ended(run, 0).message
+
+
 def test_lost_attempts_without_progress_are_counted_and_end_in_a_hold(run: RunPaths) -> None:
     for restarts in range(5):
         begin(run, restarts=restarts, down=["node1"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from cpt.config.running import ClusterConfig
 from cpt.core.errors import UserError
+from cpt.topology import Fabric
 from slurm import client
 from slurm.client import SlurmFailed
 
@@ -105,6 +107,32 @@ def test_lost_nodes_are_the_down_and_the_silent(slurm: Callable[..., Fake]) -> N
     assert client.lost_nodes(CLUSTER, ["node1", "node2", "node3", "node4"]) == ["node2", "node3"]
     slurm(returncode=1)
     assert client.lost_nodes(CLUSTER, ["node1"]) == []
+
+
+def test_switches_as_slurm_says_them(slurm: Callable[..., Fake], repository: Path) -> None:
+    fake = slurm((repository / "tests/topology/recorded/slurm/tree.txt").read_text())
+    assert client.fabric(CLUSTER).leaf("node17") == "leaf3" and fake.command == ("scontrol", "show", "topology")
+    slurm("No topology information available\n")
+    assert client.fabric(CLUSTER) == Fabric()
+    slurm(stderr="Unable to contact slurm controller (connect failure)", returncode=1)
+    assert client.fabric(CLUSTER) == Fabric(), "a job must not fail for want of a picture of its switches"
+
+
+@pytest.mark.parametrize(("said", "version"), [("slurm-wlm 22.05.8\n", (22, 5, 8)), ("slurm 25.05.0-0rc1\n", (25, 5, 0)), ("", ())])
+def test_the_version(slurm: Callable[..., Fake], said: str, version: tuple[int, ...]) -> None:
+    slurm(said)
+    assert client.version(CLUSTER) == version
+    slurm(error=FileNotFoundError())
+    assert client.version(CLUSTER) == ()
+
+
+def test_usable_nodes_are_those_of_the_partition(slurm: Callable[..., Fake]) -> None:
+    slurm("node1 debug idle\nnode1 train* idle\nnode2 train* allocated\nnode3 debug idle\nnode4 train* drained\nnode5 train* down*\n")
+    assert client.usable(CLUSTER) == ["node1", "node2"], "the default one where none is named"
+    fake = slurm("node3 debug mixed\n")
+    assert client.usable(replace(CLUSTER, partition="debug")) == ["node3"] and "--partition=debug" in fake.command
+    slurm(returncode=1)
+    assert client.usable(CLUSTER) == []
 
 
 def test_no_client_is_the_users_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from cpt.config.compose import compose_config
 from cpt.config.run import RunConfig
 from cpt.core.paths import RunPaths
+from cpt.topology import Hint, from_scontrol, hint
 from slurm.script import TEMPLATE, Origin, job_name, render
 
 ORIGIN = Origin(python="/opt/cpt/.venv/bin/python", folder=Path("/home/me/cpt"))
@@ -26,6 +27,7 @@ CASES = {
     "ellama_70b": ["experiment=ellama_70b", ROOT],
     "ellama_70b_apptainer": ["experiment=ellama_70b", ROOT, "cluster=h100_ib_apptainer", "slurm.spare_nodes=2", "cluster.secrets=[HF_TOKEN]"],
     "ellama_70b_pyxis": ["experiment=ellama_70b", "run_root=/scratch/me/runs", "cluster=h100_ib_pyxis", "slurm.spare_nodes=2", "cluster.secrets=[HF_TOKEN]"],
+    "ellama_70b_tree": ["experiment=ellama_70b", ROOT, "slurm.spare_nodes=2"],
     "odd": ["train.train_tokens=81920", ROOT, "cluster=h100_ib"],
 }
 
@@ -38,14 +40,19 @@ def composed(name: str) -> RunConfig:
         config.cluster.account = "my lab"
         config.cluster.setup = ["module load cuda/12.8", "source .venv/bin/activate"]
         config.cluster.environment = {"NCCL_IB_HCA": "=mlx5_0,mlx5_1", "GREETING": "it's $HOME; `id`"}
+        config.fabric.reasons = {"NCCL_IB_HCA": "it's the rails\"; `id`\n$(touch pwned) \\", "GREETING": " \n"}
         config.slurm.exclude = ["node7", "node9"]
         config.slurm.extra = {"exclusive": "", "comment": "a b"}
     return config
 
 
 def script(name: str, root: str = "") -> str:
+    """`ellama_70b_tree` goes to a cluster of twelve leaf switches with eight nodes each."""
     config = composed(name)
-    return render(config, RunPaths(Path(root or config.run_root) / name), ORIGIN)
+    leaves = "\n".join(f"SwitchName=leaf{leaf} Nodes=node[{8 * leaf - 7}-{8 * leaf}]" for leaf in range(1, 13))
+    tree = from_scontrol(f"{leaves}\nSwitchName=spine Switches=leaf[1-12]") if name.endswith("tree") else None
+    advice = hint(tree, 62, (22, 5, 8), 4) if tree else None
+    return render(config, RunPaths(Path(root or config.run_root) / name), ORIGIN, hint=advice)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -85,6 +92,28 @@ def test_values_reach_the_shell_whole(tmp_path: Path) -> None:
 def test_every_placeholder_of_the_template_is_filled() -> None:
     assert "@run@" in TEMPLATE.read_text()
     assert not any(f"@{name}@" in script("demo") for name in ("title", "directives", "run", "python", "setup", "step"))
+
+
+def test_what_the_user_says_wins_over_a_hint() -> None:
+    config = composed("odd")
+    config.slurm.extra = {"switches": "2@10:00"}
+    advice = Hint(options={"switches": "8@1:00:00", "nodes": "62"}, why="62 nodes\nfit")
+    lines = render(config, RunPaths(Path("/r")), ORIGIN, hint=advice).splitlines()
+    assert [line for line in lines if "--switches" in line or ("--nodes" in line and line.startswith("#"))] == [
+        "#SBATCH --switches=2@10:00",
+        "#SBATCH --nodes=62",
+    ]
+    assert lines[lines.index("#SBATCH --nodes=62") - 1] == "# 62 nodes fit"
+    config.slurm.extra |= {"nodes": "61"}
+    text = render(config, RunPaths(Path("/r")), ORIGIN, hint=advice)
+    assert "#SBATCH --nodes=61" in text and "62 nodes" not in text
+
+
+def test_a_value_of_the_cluster_does_not_have_the_fabrics_reason() -> None:
+    config = composed("ellama_70b")
+    config.cluster.environment = {"TORCH_NCCL_TRACE_BUFFER_SIZE": "1"}
+    text = render(config, RunPaths(Path("/r")), ORIGIN)
+    assert "export TORCH_NCCL_TRACE_BUFFER_SIZE=1\n" in text and "export TORCH_NCCL_DUMP_ON_TIMEOUT=1 # it " in text
 
 
 def test_one_name_per_directory() -> None:

@@ -15,8 +15,11 @@ import pytest
 
 from cpt.config.compose import compose_config
 from cpt.core.artifacts import write_text
+from cpt.core.errors import Problem, UserError
 from cpt.core.heartbeat import Beat, Phase
 from cpt.core.paths import RunPaths
+from cpt.topology import Fabric
+from cpt.topology.fabric import Kind
 from slurm import client, preflight, steps
 from slurm.steps import Allocation, meeting
 
@@ -70,7 +73,15 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
     job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-3]", "SLURMD_NODENAME": "node1", "SLURM_NNODES": "3", "SLURM_NTASKS": "6", "SITE": "kept"}
     for name, value in job.items():
         monkeypatch.setenv(name, value)
-    answers = {"host_names": ["node1", "node2", "node3"], "end_time": 5000.0, "daemons": {}, "lost_nodes": ["node2"], "requeue": None, "submit": "8"}
+    answers = {
+        "host_names": ["node1", "node2", "node3"],
+        "end_time": 5000.0,
+        "daemons": {},
+        "fabric": Fabric(),
+        "lost_nodes": ["node2"],
+        "requeue": None,
+        "submit": "8",
+    }
     for name, answer in answers.items():
         monkeypatch.setattr(client, name, fake.record(name, answer))
     monkeypatch.setattr(client, "signal_step", fake.record("signal_step", None))
@@ -80,7 +91,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
 
 def allocation(*overrides: str) -> Allocation:
     config = compose_config(["train.train_tokens=81920", "slurm.nodes=2", "slurm.spare_nodes=1", "slurm.signal_lead=60", *overrides])
-    return Allocation(config, ["srun", "--overlap", "python3", "-m", "train"])
+    return Allocation(config, ["srun", "--overlap", f"--nodes={config.slurm.nodes}", "python3", "-m", "train"])
 
 
 @pytest.fixture
@@ -105,14 +116,39 @@ def test_nodes_and_logs_are_put_behind_srun(slurm: Slurm, run: RunPaths) -> None
     step = allocation().start(run, 4, ["node1", "node3"])
     (asked,) = slurm.steps()
     log = str(run.attempt(4).root).replace("%", "%%")
-    assert asked["argv"] == ["--job-name=cpt-004", "--nodelist=node1,node3", f"--output={log}/rank_%t.log", "--overlap", "python3", "-m", "train"]
+    assert asked["argv"] == ["--job-name=cpt-004", "--nodelist=node1,node3", f"--output={log}/rank_%t.log", "--overlap", "--nodes=2", "python3", "-m", "train"]
     own = asked["env"]
     assert (own["MASTER_ADDR"], own["CPT_ATTEMPT"], own["CPT_DEADLINE"], own["SLURM_JOB_ID"], own["SITE"]) == ("node1", "4", "4940", "7", "kept")
+    assert "SLURM_HOSTFILE" not in own and not run.attempt(4).hostfile.exists()
     assert "SLURM_NNODES" not in own and "SLURM_NTASKS" not in own, "a step has a shape of its own"
     assert asked["session"], "a signal to the batch script's group must not reach srun twice"
     assert step.poll() is None
     (slurm.folder / "end").touch()
     assert step.child.wait(30) == 7 and step.poll() == 7
+
+
+def test_an_order_that_is_not_slurms_is_a_line_per_rank(slurm: Slurm, run: RunPaths) -> None:
+    """srun takes no `--nodelist` beside it, and from 24.05 on no `--nodes`; either would end every attempt at once."""
+    allocation("slurm.tasks_per_node=2").start(run, 4, ["node3", "node1"])
+    (asked,) = slurm.steps()
+    assert asked["argv"][1:2] == ["--distribution=arbitrary"] and asked["argv"][3:] == ["--overlap", "python3", "-m", "train"]
+    assert not any(word.startswith(("--nodes=", "--nodelist=")) for word in asked["argv"])
+    assert asked["env"]["SLURM_HOSTFILE"] == str(run.attempt(4).hostfile)
+    assert run.attempt(4).hostfile.read_text().split() == ["node3", "node3", "node1", "node1"]
+    assert asked["env"]["MASTER_ADDR"] == "node3", "where rank 0 is"
+
+
+def test_switches_are_asked_for_once_and_may_make_no_sense(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = Fabric(kind=Kind.tree, paths={"node1": ("spine", "leaf1")})
+    monkeypatch.setattr(client, "fabric", lambda _: tree)
+    assert allocation().fabric == tree
+    assert allocation("slurm.topology=false").fabric == Fabric()
+
+    def circle(_: object) -> Fabric:
+        raise UserError(Problem(where="SwitchName=a", what="lies below itself", why="", fix=""))
+
+    monkeypatch.setattr(client, "fabric", circle)
+    assert allocation().fabric == Fabric()
 
 
 def test_a_step_is_told_through_srun_and_ended_through_the_controller(slurm: Slurm, run: RunPaths) -> None:

@@ -18,6 +18,9 @@ from cpt.core.attempts import Action, AttemptBegin, AttemptEnd, Ending, RankReco
 from cpt.core.errors import CptError
 from cpt.core.heartbeat import Beat, Phase, read_beat
 from cpt.core.paths import AttemptPaths, RunPaths
+from cpt.topology import Fabric, Seats
+from cpt.topology.fabric import Kind
+from cpt.topology.layout import Group
 from slurm import attempts, supervisor
 from slurm.client import SlurmFailed
 from slurm.recovery import RunState, Verdict
@@ -82,8 +85,10 @@ class Place:
     nodes: Sequence[str] = ("node1", "node2")
     has_queue: bool = True
     job: str = "7"
+    host: str = "node1"
     restarts: int = 0
     deadline: float | None = None
+    fabric: Fabric = field(default_factory=Fabric)
     dead: set[str] = field(default_factory=set)
     down: dict[str, str] = field(default_factory=dict)
     report: dict[str, str] | CptError = field(default_factory=dict)
@@ -216,6 +221,56 @@ def test_a_lost_node_is_replaced_by_the_spare(run: RunPaths) -> None:
     assert [begin.spares for begin in begins(run)] == [["node3"], []]
     assert place.guarded == ["node1", "node3"]
     assert attempts.load_suspects(run).blamed == {"node2": ["attempt 0: node_lost"]}
+
+
+TREE = Fabric(kind=Kind.tree, paths={f"node{n}": ("spine", f"leaf{n % 3}") for n in range(1, 10)})
+"""Neighbors by name are never on one switch: 3 6 9, 1 4 7, 2 5 8."""
+
+PIPELINES = ["model=tiny", "parallel=tp2_pp2", "slurm.nodes=4", "slurm.tasks_per_node=2", "slurm.spare_nodes=1", "train.global_batch_size=80"]
+"""Two pipelines of two nodes each: the first and the third in rank order, the second and the fourth. They say more than rings do."""
+
+
+def seats_of(run: RunPaths, attempt: int) -> Seats:
+    return Seats.load(run.attempt(attempt).seats)
+
+
+def test_a_pipeline_sits_on_one_switch_and_stays_there(run: RunPaths, capfd: pytest.CaptureFixture[str]) -> None:
+    place = Place([lose("node5"), crash_at(4), finish], nodes=tuple(f"node{n}" for n in range(1, 6)), fabric=TREE)
+    assert keep(run, place, *PIPELINES).action is Action.done
+    assert [step.nodes for step in place.steps] == [["node1", "node2", "node4", "node5"], *[["node1", "node2", "node4", "node3"]] * 2]
+    assert (begins(run)[0].nodes, begins(run)[0].spares) == (["node1", "node2", "node4", "node5"], ["node3"])
+    assert (begins(run)[1].nodes, begins(run)[1].spares) == (["node1", "node2", "node3", "node4"], []), "the book keeps SLURM's order"
+    said = capfd.readouterr().err
+    assert "ranks ordered by switches: pipeline neighbors 3.00 -> 1.00 switches" in said
+    assert "attempt 1 on node1 node2 node4 node3" in said and "asked to be" not in said
+    first, second = seats_of(run, 0), seats_of(run, 1)
+    assert (first.nodes, first.spares, first.by_slurm) == (("node1", "node2", "node4", "node5"), ("node3",), ("node1", "node2", "node3", "node4"))
+    assert second.after.kinds[Group.pp].mean == 2.0 and set(second.fabric.paths) == {"node1", "node2", "node3", "node4"}
+
+
+@pytest.mark.parametrize("fabric", [Fabric(), Fabric(kind=Kind.tree, paths={f"node{n}": ("leaf1",) for n in range(1, 6)})], ids=["not known", "one switch"])
+def test_without_switches_between_nodes_nothing_changes(run: RunPaths, fabric: Fabric) -> None:
+    place = Place([lose("node2"), finish], nodes=tuple(f"node{n}" for n in range(1, 6)), fabric=fabric)
+    keep(run, place, *PIPELINES)
+    assert [step.nodes for step in place.steps] == [["node1", "node2", "node3", "node4"], ["node1", "node3", "node4", "node5"]]
+    assert not run.attempt(0).seats.exists()
+
+
+def test_an_srun_that_starts_nothing_in_an_order_is_not_asked_again(run: RunPaths, capfd: pytest.CaptureFixture[str]) -> None:
+    place = Place([lambda _: 1, finish], nodes=tuple(f"node{n}" for n in range(1, 6)), fabric=TREE)
+    assert keep(run, place, *PIPELINES).action is Action.done
+    assert [step.nodes for step in place.steps] == [["node1", "node2", "node4", "node5"], ["node1", "node2", "node3", "node4"]]
+    assert "from here on in SLURM's own" in capfd.readouterr().err and not run.attempt(1).seats.exists()
+
+
+def test_ranks_that_sit_elsewhere_are_named_once(run: RunPaths, capfd: pytest.CaptureFixture[str]) -> None:
+    def astray(ranks: Ranks) -> int | None:
+        for rank in range(8):
+            ranks.beat(rank, ["node1", "node2", "node3", "node4"][rank // 2])  # as srun would do by itself
+        return finish(ranks) if ranks.polls > 3 else None
+
+    keep(run, Place([astray], nodes=tuple(f"node{n}" for n in range(1, 6)), fabric=TREE), *PIPELINES)
+    assert capfd.readouterr().err.count("4 ranks are not where they were asked to be: rank 4 is on node3, not on node4") == 1
 
 
 def test_without_a_spare_it_comes_back_through_the_queue(run: RunPaths) -> None:
