@@ -167,6 +167,10 @@ class Allocation:
             return re.search(rf"\*\*\* JOB {self.job} ON \S+ CANCELLED AT \S+ \*\*\*".encode(), log.read()) is not None
         return False
 
+    def taken_back(self) -> bool:
+        """Whether SLURM has put this job into the queue again while its script began: the prolog of another node failed. Steps are refused then."""
+        return client.final_state(self.config.cluster, self.job) == "PENDING"
+
     def requeue(self, run: RunPaths, exclude: Sequence[str]) -> str:
         """The same job again; SLURM keeps a running job from naming nodes to avoid, so with such nodes it is a new job of the same script."""
         in_array = "SLURM_ARRAY_JOB_ID" in os.environ

@@ -277,6 +277,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = read_config(run.config)
         place = Allocation(config, given.step)
+        if place.taken_back():
+            _say("SLURM took this job back while it began; no attempt is counted")
+            return EXIT_RESUME
         return leave(run, config, place, supervise(run, config, place))
     except CptError as error:
         sys.stderr.write(f"{error}\n")

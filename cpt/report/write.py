@@ -7,7 +7,7 @@ from pathlib import Path
 from cpt.core import units
 from cpt.core.artifacts import write_text
 from cpt.core.paths import RunPaths
-from cpt.report import anomalies, headline, provenance, results, training
+from cpt.report import anomalies, headline, provenance, results, seating, training
 from cpt.report.facts import Facts, read_facts
 from cpt.report.page import document, join
 
@@ -21,6 +21,7 @@ SECTIONS = (
     anomalies.stood_out,
     training.restarts,
     training.speed,
+    seating.seating,
     training.checkpoints,
     training.gates,
     results.sweep,

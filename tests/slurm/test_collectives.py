@@ -130,6 +130,7 @@ def test_a_node_with_a_slow_cable_is_named_on_a_real_cluster(cluster: DevCluster
 
 
 @pytest.mark.slurm
+@pytest.mark.slow
 def test_of_equal_cables_none_is_named(cluster: DevCluster, on_cluster: list[str], tmp_path: Path) -> None:
     done = measure(cluster, on_cluster, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 
 from cpt.config.compose import compose_config
+from cpt.config.seal import to_yaml
 from cpt.core.artifacts import write_text
-from cpt.core.errors import Problem, UserError
+from cpt.core.errors import EXIT_RESUME, Problem, UserError
 from cpt.core.heartbeat import Beat, Phase
 from cpt.core.paths import RunPaths
 from cpt.topology import Fabric
 from cpt.topology.fabric import Kind
-from slurm import client, preflight, steps
+from slurm import client, preflight, steps, supervisor
 from slurm.steps import Allocation, meeting
 
 SRUN = f"""#!{sys.executable}
@@ -79,6 +80,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
         "daemons": {},
         "fabric": Fabric(),
         "lost_nodes": ["node2"],
+        "final_state": "RUNNING",
         "requeue": None,
         "submit": "8",
     }
@@ -110,6 +112,16 @@ def test_what_the_job_is_comes_from_slurm(slurm: Slurm, monkeypatch: pytest.Monk
     monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
     monkeypatch.setattr(client, "end_time", lambda *_: None)
     assert (allocation().restarts, allocation().deadline) == (2, None)
+
+
+def test_a_job_that_slurm_took_back_starts_nothing(slurm: Slurm, run: RunPaths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The prolog of another node failed while the script began: attempts would only burn the budget for launch failures."""
+    assert not allocation().taken_back()
+    monkeypatch.setattr(client, "final_state", lambda *_: "PENDING")
+    write_text(run.config, to_yaml(compose_config(["train.train_tokens=81920"])))
+    assert supervisor.main(["--run", str(run.root), "srun", "python3"]) == EXIT_RESUME
+    assert "took this job back" in capsys.readouterr().err
+    assert list(run.attempts()) == []
 
 
 def test_nodes_and_logs_are_put_behind_srun(slurm: Slurm, run: RunPaths) -> None:

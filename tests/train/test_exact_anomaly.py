@@ -70,7 +70,7 @@ def assert_same(run: RunPaths, other: RunPaths) -> None:
         np.testing.assert_array_equal(tensor, theirs[name], err_msg=name)
 
 
-@pytest.fixture(scope="module", params=list(LAYOUTS))
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] * (size > 1)) for name, (size, _) in LAYOUTS.items()])
 def straight(request: pytest.FixtureRequest, root: Path) -> tuple[RunPaths, int, list[str]]:
     """A run of 20 updates that nothing happened to, its world size and overrides."""
     size, overrides = LAYOUTS[request.param]
@@ -79,7 +79,6 @@ def straight(request: pytest.FixtureRequest, root: Path) -> tuple[RunPaths, int,
     return run, size, overrides
 
 
-@pytest.mark.parametrize("straight", [pytest.param(name, marks=[pytest.mark.slow] * (LAYOUTS[name][0] > 1)) for name in LAYOUTS], indirect=True)
 def test_exact_skip(straight: tuple[RunPaths, int, list[str]], root: Path) -> None:
     """Update 13 is not made: the schedule goes on, its samples are spent, all before is as it was; killed after it, the run decides the same."""
     calm, size, overrides = straight

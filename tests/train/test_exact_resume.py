@@ -23,6 +23,8 @@ pytestmark = pytest.mark.engine
 FORTY_STEPS = "train.train_tokens=20480"
 TP2_PP2 = ["slurm.tasks_per_node=4", "parallel.tensor_parallel_size=2", "parallel.pipeline_parallel_size=2", "parallel.overlap_grad_reduce=true"]
 LAYOUTS = {"one rank fp32": (1, ["train.precision=fp32"]), "TP2 x PP2 bf16": (4, TP2_PP2), "DP2 bf16": (2, ["slurm.tasks_per_node=2"])}
+SECOND = pytest.mark.parametrize("straight", [pytest.param(name, marks=[pytest.mark.slow] * (name != "one rank fp32")) for name in LAYOUTS], indirect=True)
+"""Four ranks are killed at any moment in one test; in the others with the slow ones."""
 CURVES = ("train/loss", "train/grad_norm", "train/lr", "data/batch_crc32", "heldout/loss/domain", "heldout/loss/general")
 
 
@@ -72,6 +74,7 @@ def test_exact_resume_after_a_kill_at_any_moment(straight: tuple[RunPaths, int, 
     assert_same(run, reference)
 
 
+@SECOND
 def test_exact_a_kill_during_a_save_leaves_the_previous_one(straight: tuple[RunPaths, int, list[str]], root: Path) -> None:
     reference, size, overrides = straight
     run = make_run(root, f"{reference.root.name}-torn", [FORTY_STEPS, *overrides])
@@ -89,6 +92,7 @@ def test_exact_a_kill_during_a_save_leaves_the_previous_one(straight: tuple[RunP
     assert_same(run, reference)
 
 
+@SECOND
 def test_exact_stop_signal_saves_where_it_is_and_the_rest_follows(straight: tuple[RunPaths, int, list[str]], root: Path) -> None:
     reference, size, overrides = straight
     run = make_run(root, f"{reference.root.name}-signal", [FORTY_STEPS, *overrides])

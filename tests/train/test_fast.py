@@ -293,6 +293,7 @@ def test_steps_that_were_computed_again_are_never_resumed_from(killed: tuple[Run
     assert_same(run, killed[0])
 
 
+@pytest.mark.slow
 def test_of_three_nodes_one_can_be_lost_and_two_fall_back_to_the_full_tier(root: Path) -> None:
     run, straight = new_run(root, "fast-three", DP3), new_run(root, "fast-three-straight", DP3)
     assert run_ranks(3, train_on, straight, 0, 1) == [0] * 3

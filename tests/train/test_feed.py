@@ -64,6 +64,7 @@ def broken(world: World, run: RunPaths) -> tuple[str, int]:
     return str(raised.value), readers()
 
 
+@pytest.mark.slow
 def test_half_with_one_loader_and_half_with_the_other_is_the_same_run(root: Path) -> None:
     overrides = ["slurm.tasks_per_node=2", TEN_STEPS]
     straight = make_run(root, "loader_straight", overrides)
