@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -68,7 +68,6 @@ class Stage:
     kind: type[UnitRecord]
     sizes: Sequence[int]
     """Of each unit, in bytes: how long it takes in proportion."""
-    run: Callable[[int], None]
 
     def missing(self) -> list[int]:
         """Units that are not done."""
@@ -237,38 +236,33 @@ class Pipeline:
 
     @cached_property
     def stages(self) -> list[Stage]:
-        """In order."""
-        from cpt.corpus import units
-
-        judged = [shard for shard in self.plan.shards if shard.source in self.judged]
-        bands = [(band, part) for band in range(1 + self.corpus.dedup.bands) for part in range(self.ranges)]
-        trained = [self.prefix(shard.source, f"train-{shard.stem}") for shard in self.plan.shards]
-        prefixes = [*trained, *(self.prefix(source, "heldout") for source in self.corpus.sources)]
-        everything = sum(shard.bytes for shard in self.plan.shards)
-        each = [shard.bytes for shard in self.plan.shards]
+        """In order; `cpt.corpus.units` does their work."""
+        shards = self.plan.shards
+        prefixes = [
+            *(self.prefix(shard.source, f"train-{shard.stem}") for shard in shards),
+            *(self.prefix(source, "heldout") for source in self.corpus.sources),
+        ]
+        everything = sum(shard.bytes for shard in shards)
+        each = [shard.bytes for shard in shards]
         stages = [
-            Stage("select", [self.selected(shard).record for shard in self.plan.shards], SelectRecord, each, lambda unit: units.select_unit(self, unit)),
-            Stage(
-                "learn", [self.model(name) for name in self.learned], LearnRecord, [everything] * len(self.learned), lambda unit: units.learn_unit(self, unit)
-            ),
-            Stage(
-                "score",
-                [self.scores(shard).with_suffix(".json") for shard in judged],
-                CountRecord,
-                [shard.bytes for shard in judged],
-                lambda unit: units.score_unit(self, judged[unit]),
-            ),
-            Stage("match", [self.edges(*one) for one in bands], CountRecord, [everything] * len(bands), lambda unit: units.match_unit(self, *bands[unit])),
-            Stage("decide", [self.decided], DecideRecord, [everything], lambda unit: units.decide_unit(self)),
-            Stage(
-                "tokenize",
-                [prefix.with_name(f"{prefix.name}.json") for prefix in prefixes],
-                TokenRecord,
-                [*each, *([1] * len(self.corpus.sources))],
-                lambda unit: units.tokenize_unit(self, unit),
-            ),
+            Stage("select", [self.selected(shard).record for shard in shards], SelectRecord, each),
+            Stage("learn", [self.model(name) for name in self.learned], LearnRecord, [everything] * len(self.learned)),
+            Stage("score", [self.scores(shard).with_suffix(".json") for shard in self.scored], CountRecord, [shard.bytes for shard in self.scored]),
+            Stage("match", [self.edges(*part) for part in self.bands], CountRecord, [everything] * len(self.bands)),
+            Stage("decide", [self.decided], DecideRecord, [everything]),
+            Stage("tokenize", [prefix.with_name(f"{prefix.name}.json") for prefix in prefixes], TokenRecord, [*each, *([1] * len(self.corpus.sources))]),
         ]
         return [stage for stage in stages if stage.records]
+
+    @property
+    def scored(self) -> list[Shard]:
+        """Of sources with a classifier."""
+        return [shard for shard in self.plan.shards if shard.source in self.judged]
+
+    @property
+    def bands(self) -> list[tuple[int, int]]:
+        """(band, range of keys) of each unit of `match`; band 0 is whole texts."""
+        return [(band, part) for band in range(1 + self.corpus.dedup.bands) for part in range(self.ranges)]
 
     @property
     def learned(self) -> list[str]:

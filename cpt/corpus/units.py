@@ -13,7 +13,6 @@ from cpt.core.errors import UserError
 from cpt.corpus.benchmarks import Material, build_benchmark
 from cpt.corpus.debian import Mirror
 from cpt.corpus.documents import Document
-from cpt.corpus.inputs import Shard
 from cpt.corpus.overlap import Detector, References, read_items, read_questions
 from cpt.corpus.pipeline import Pipeline
 from cpt.corpus.readings import require_all_readable
@@ -37,6 +36,11 @@ from cpt.corpus.tables import DocumentWriter, open_column, read_documents, save_
 from cpt.corpus.tokens import open_tokenizer
 
 
+def run_unit(pipeline: Pipeline, stage: str, unit: int) -> None:
+    """One unit of a stage, by the stage's name. Raises `UserError` for what the user can mend."""
+    _WORK[stage](pipeline, unit)
+
+
 def select_unit(pipeline: Pipeline, unit: int) -> None:
     """As `stages.select`."""
     shard = pipeline.plan.shards[unit]
@@ -55,17 +59,19 @@ def learn_unit(pipeline: Pipeline, unit: int) -> None:
         learn(pipeline.corpus.classifiers[name], pipeline.corpus.seed, sides, pipeline.model(name))
 
 
-def score_unit(pipeline: Pipeline, shard: Shard) -> None:
+def score_unit(pipeline: Pipeline, unit: int) -> None:
     """As `stages.learn.score`."""
+    shard = pipeline.scored[unit]
     score(pipeline.model(pipeline.corpus.sources[shard.source].classifier), pipeline.selected(shard), pipeline.corpus.seed, pipeline.scores(shard))
 
 
-def match_unit(pipeline: Pipeline, band: int, part: int) -> None:
+def match_unit(pipeline: Pipeline, unit: int) -> None:
     """As `stages.match`."""
+    band, part = pipeline.bands[unit]
     match(pipeline.all_selected, pipeline.edges(band, part), band, (part, pipeline.ranges), _cut(pipeline))
 
 
-def decide_unit(pipeline: Pipeline) -> None:
+def decide_unit(pipeline: Pipeline, _unit: int) -> None:
     """Fates, held-out texts, benchmarks, references. Raises `UserError` for a source with too much bad input, or with nothing left."""
     begun, corpus, shards = time.process_time(), pipeline.corpus, pipeline.all_selected
     pipeline.decided.unlink(missing_ok=True)
@@ -109,6 +115,9 @@ def tokenize_unit(pipeline: Pipeline, unit: int) -> None:
         source = list(pipeline.corpus.sources)[unit - len(shards)]
         batches, prefix = read_documents(pipeline.heldout(source)), pipeline.prefix(source, "heldout")
     write_tokens(batches, prefix, pipeline.paths.root, tokenizer, found)
+
+
+_WORK = {"select": select_unit, "learn": learn_unit, "score": score_unit, "match": match_unit, "decide": decide_unit, "tokenize": tokenize_unit}
 
 
 def _cut(pipeline: Pipeline) -> dict[int, tuple[Path, float]]:

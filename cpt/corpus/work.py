@@ -18,6 +18,7 @@ from pathlib import Path
 from cpt.core.errors import CptError, Problem, UserError
 from cpt.core.paths import DataPaths
 from cpt.corpus.pipeline import Pipeline, Stage, open_pipeline
+from cpt.corpus.units import run_unit
 
 _SINGLE = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
@@ -109,9 +110,9 @@ def _each_of(workers: int, size: int) -> Iterator[_Each]:
         yield partial(_side_by_side, pool)
 
 
-def _one_by_one(_pipeline: Pipeline, stage: Stage, units: Sequence[int]) -> Iterator[int]:
+def _one_by_one(pipeline: Pipeline, stage: Stage, units: Sequence[int]) -> Iterator[int]:
     for unit in units:
-        _run(stage, unit)
+        _run(pipeline, stage, unit)
         yield unit
 
 
@@ -133,12 +134,13 @@ def _side_by_side(pool: ProcessPoolExecutor, pipeline: Pipeline, stage: Stage, u
 
 def _run_by_name(folder: Path, stage: str, unit: int) -> None:
     """In a process of a pool."""
-    _run(next(each for each in _opened(folder).stages if each.name == stage), unit)
+    pipeline = _opened(folder)
+    _run(pipeline, next(each for each in pipeline.stages if each.name == stage), unit)
 
 
-def _run(stage: Stage, unit: int) -> None:
+def _run(pipeline: Pipeline, stage: Stage, unit: int) -> None:
     try:
-        stage.run(unit)
+        run_unit(pipeline, stage.name, unit)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -81,7 +81,7 @@ class _Silent:
     def saved(self, *_: Any) -> None: ...
 
 
-@pytest.fixture(scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] * (name == "DP3")) for name in WRITERS])
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] * (name == "TP2xPP2xDP2")) for name in WRITERS])
 def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[tuple[float, float]]]:
     """Where a layout has saved, its name, and how it went on undisturbed."""
     root, name = tmp_path_factory.mktemp("layouts"), request.param
@@ -131,7 +131,7 @@ def _looked_at(world: Any) -> tuple[bool, int]:
     return all(map(torch.equal, before, model.chunks[0].parameters())), state.optimizer_step(model.optimizer)
 
 
-@pytest.mark.parametrize("saved", [pytest.param("DP3", marks=pytest.mark.slow), "TP2xPP2xDP2"], indirect=True)
+@pytest.mark.parametrize("saved", ["DP3", pytest.param("TP2xPP2xDP2", marks=pytest.mark.slow)], indirect=True)
 def test_the_format_is_what_it_says(saved: tuple[Path, str, list[tuple[float, float]]]) -> None:
     """Plain safetensors files; each value of each tensor once; any rectangle can be read in one process."""
     root, writer, _ = saved

@@ -22,6 +22,7 @@ from cpt.corpus.stages.decide import Edges, Fate, decide_fates, hold_out
 from cpt.corpus.stages.records import is_done
 from cpt.corpus.stages.select import Selected
 from cpt.corpus.tables import read_documents, save_column
+from cpt.corpus.units import run_unit
 from cpt.corpus.work import run_here, run_units
 from tests.corpus.own import quiet, sample, texts, two_sources, write_jsonl, write_rows
 
@@ -87,7 +88,7 @@ def through(config: RunConfig, stage: str) -> Pipeline:
     pipeline.write()
     for each in pipeline.stages:
         for unit in each.missing():
-            each.run(unit)
+            run_unit(pipeline, each.name, unit)
         if each.name == stage:
             return pipeline
     raise KeyError(stage)
@@ -103,7 +104,7 @@ def test_a_file_that_is_lost_between_stages_is_said_and_made_again(own: RunConfi
     with pytest.raises((MissingInput, UserError), match=r"cpt prepare again|it is gone"):
         for stage in pipeline.stages[1:]:
             for unit in stage.missing():
-                stage.run(unit)
+                run_unit(pipeline, stage.name, unit)
     assert pipeline.stages[0].missing() == [1]
     manifest = prepare(own, quiet)
     assert victim.read_bytes() == whole
@@ -119,7 +120,7 @@ def test_units_in_any_order_by_any_process_and_twice_give_the_same(own: RunConfi
         for unit in reversed(range(len(stage.records))):
             run_units(pipeline.folder, stage.name, [unit, unit], 1)
         for unit in range(len(stage.records)):
-            stage.run(unit)
+            run_unit(pipeline, stage.name, unit)
     assert publish(pipeline).content_hash == before.content_hash
 
 

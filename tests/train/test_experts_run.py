@@ -30,6 +30,7 @@ def trained(experts_root: Path) -> RunPaths:
     return run
 
 
+@pytest.mark.slow
 def test_the_journal_shows_how_experts_are_used(trained: RunPaths) -> None:
     imbalance, mean, idle = (series(trained, f"moe/{name}") for name in ("imbalance", "imbalance_mean", "idle_experts"))
     assert sorted(imbalance) == list(range(1, 11))

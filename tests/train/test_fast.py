@@ -330,6 +330,7 @@ def full_disk(world: World, run: RunPaths, attempt: int, per_node: int) -> int:
     return die_after(world, run, attempt, per_node, 6)
 
 
+@pytest.mark.slow
 def test_a_full_disk_of_a_node_costs_one_fast_save_and_is_said(killed: tuple[RunPaths, RunPaths], root: Path) -> None:
     run = new_run(root, "fast-full", TP2)
     assert run_ranks(4, full_disk, run, 0, 2) == [-1] * 4

@@ -149,7 +149,7 @@ def test_a_write_that_fails_ends_the_run_and_is_never_published(root: Path, disk
     assert not run.torn_checkpoints()
 
 
-@pytest.mark.parametrize(("size", "layout"), [(1, []), (4, TP2_PP2)], ids=["one rank", "TP2 x PP2"])
+@pytest.mark.parametrize(("size", "layout"), [(1, []), pytest.param(4, TP2_PP2, marks=pytest.mark.slow)], ids=["one rank", "TP2 x PP2"])
 def test_exact_resume_with_dropout_on(root: Path, size: int, layout: list[str]) -> None:
     name = f"dropout-{size}"
     straight, stopped = (make_run(root, f"{name}-{kind}", ["train.train_tokens=5120", *DROPOUT, *layout]) for kind in ("straight", "stopped"))
