@@ -10,6 +10,8 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,17 @@ TIMEOUT = 240.0
 """Seconds; a hang must end the test, not the suite."""
 
 
+_PORTS = count(os.getpid() % 1000)
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Each of the workers has its own, below those that the system deals out: a port that is only looked for is another's a moment later."""
+    first = 12_000 + 1000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    while True:
+        port = first + next(_PORTS) % 1000
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Ranks:

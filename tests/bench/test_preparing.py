@@ -18,6 +18,7 @@ SMALL = {**OPTIONS, "source": "novels", "documents": "12", "pairs": "1", "plante
 TINY = ["model=tiny", "corpus=sample"]
 
 
+@pytest.mark.slow
 def test_the_same_comes_out_on_both_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preparing, "_scale", lambda *_: Scaling(clock=1.9, processor=2.0, memory={3: 100_000_000, 12: 110_000_000}))
     found = run({**SMALL, "folder": str(tmp_path)}, TINY, print)

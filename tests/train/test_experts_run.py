@@ -45,6 +45,7 @@ def test_what_was_trained_is_exported(trained: RunPaths) -> None:
     assert record.logit_difference <= 1e-5
 
 
+@pytest.mark.slow
 def test_exact_resume_after_a_kill(trained: RunPaths, experts_root: Path) -> None:
     run = make_run(experts_root, "experts-killed", EXPERTS)
     ranks = Ranks(2, train_rank, run, 0)
