@@ -96,7 +96,10 @@ def validate(runs: RunsRoot, console: Console) -> bool:
     write_bytes(path, validation_picture(found))
     console.print(f"drawn as {path}", soft_wrap=True)
     wrong = [check for check in found if not check.holds and not check.outside]
-    console.print(f"{sum(check.holds for check in found)} of {len(found)} hold; {sum(bool(check.outside) for check in found)} are known not to")
+    fitted = sum(check.calibrates for check in found)
+    console.print(
+        f"{sum(check.holds for check in found)} of {len(found)} hold, {fitted} of them fitted; {sum(bool(check.outside) for check in found)} are known not to"
+    )
     return not wrong
 
 

@@ -168,8 +168,13 @@ class Allocation:
         return False
 
     def taken_back(self) -> bool:
-        """Whether SLURM has put this job into the queue again while its script began: the prolog of another node failed. Steps are refused then."""
-        return client.final_state(self.config.cluster, self.job) == "PENDING"
+        """Whether SLURM has put this job into the queue again while its script began: the prolog of another node failed. Steps are refused then.
+
+        No answer is none: a controller that is away for a moment must not end a job that runs.
+        """
+        with suppress(CptError):
+            return client.final_state(self.config.cluster, self.job) == "PENDING"
+        return False
 
     def requeue(self, run: RunPaths, exclude: Sequence[str]) -> str:
         """The same job again; SLURM keeps a running job from naming nodes to avoid, so with such nodes it is a new job of the same script."""

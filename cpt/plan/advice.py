@@ -31,13 +31,12 @@ def ask(config: RunConfig) -> tuple[Reliability, Advice]:
 def rows(config: RunConfig, run: Reliability, advice: Advice) -> Iterator[Table]:
     """By rate of failures, by interval, by spares; then what to type."""
     yield _by_rate(run)
-    steps = max(1, round(advice.best.interval_seconds / (run.interval_seconds / _chosen_steps(config))))
     columns = ("interval", "steps", "failures", "effective", "GPU-hours lost", "of it saves", "redone", "restarts and queue", "idle spares")
     lines = [_choice((units.duration(choice.interval_seconds), f"{_steps(config, run, choice):,}"), choice) for choice in (advice.chosen, *advice.by_interval)]
     young, daly = units.duration(advice.young_seconds), units.duration(advice.daly_seconds)
     yield f"the chosen interval between saves, and 1/4, 1/2, 1, 2, 4 times the best (Young says {young}, Daly {daly})", columns, lines
     yield "spare nodes at the best interval", ("spares", "", *columns[2:]), [_choice((str(choice.spare_nodes), ""), choice) for choice in advice.by_spares]
-    yield "advice", ("what", "to type", "why"), list(_advice(config, run, advice, steps))
+    yield "advice", ("what", "to type", "why"), list(_advice(config, run, advice))
 
 
 def _chosen_steps(config: RunConfig) -> int:
@@ -68,24 +67,22 @@ def _choice(head: tuple[str, ...], choice: Choice) -> tuple[str, ...]:
     return (*head, f"{choice.expected.failures:.1f}", f"{choice.expected.ettr:.2%}", *(f"{hours:,.0f}" for hours in parts))
 
 
-def _advice(config: RunConfig, run: Reliability, advice: Advice, steps: int) -> Iterator[tuple[str, str, str]]:
+def _advice(config: RunConfig, run: Reliability, advice: Advice) -> Iterator[tuple[str, str, str]]:
+    """What to type; the interval is that of the tier which a failure falls back to."""
+    setting = "checkpoint.fast_interval" if config.checkpoint.fast_folder else "checkpoint.interval"
     saved = advice.chosen.expected.lost.total - advice.best.expected.lost.total
     best = f"{units.duration(advice.best.interval_seconds)}; with the spares below {saved:,.0f} GPU-hours less than as chosen"
-    yield "interval", f"checkpoint.interval={steps}", best
-    lazy, least = _laziest(advice), min(choice.expected.lost.total for choice in advice.by_interval)
+    yield "interval", f"{setting}={_steps(config, run, advice.best)}", best
+    least = min(choice.expected.lost.total for choice in advice.by_interval)
+    nearly = (choice for choice in advice.by_interval if choice.expected.lost.total <= _NEARLY * least)
+    lazy = max(nearly, key=lambda choice: choice.interval_seconds)
     more = f"{units.duration(lazy.interval_seconds)}; {lazy.expected.lost.total - least:,.0f} GPU-hours more, and so many fewer writes"
-    yield "or, nearly as good", f"checkpoint.interval={_steps(config, run, lazy)}", more
+    yield "or, nearly as good", f"{setting}={_steps(config, run, lazy)}", more
     safe = f"{advice.safe_spare_nodes} cover 99 of 100 moments"
     yield "spares", f"slurm.spare_nodes={advice.best.spare_nodes}", f"fewest GPU-hours, idle spares included; {safe}"
     lead = advice.signal
     missed = f"missed, a preemption costs {lead.missed_gpu_hours:,.0f} GPU-hours instead of {lead.save_gpu_hours:,.0f}"
     yield "signal lead", f"slurm.signal_lead={lead.seconds}", f"a save begun at the signal is durable after {units.duration(lead.save_seconds)}; {missed}"
-
-
-def _laziest(advice: Advice) -> Choice:
-    """The longest of the intervals in the table that costs hardly more than the best."""
-    least = min(choice.expected.lost.total for choice in advice.by_interval)
-    return max((choice for choice in advice.by_interval if choice.expected.lost.total <= _NEARLY * least), key=lambda choice: choice.interval_seconds)
 
 
 _NEARLY = 1.1

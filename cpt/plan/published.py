@@ -51,7 +51,7 @@ class Published:
 
 
 def published(path: Path = ROWS) -> list[Published]:
-    """All rows, in order. Raises `UserError` for a file that is none."""
+    """All rows, in order."""
     content = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(path)))
     return [row for group in content["steps"] for row in _rows(content, group)]
 

@@ -56,6 +56,12 @@ def test_reliability_weighs_and_draws(asked, tmp_path: Path) -> None:  # type: i
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_advice_is_for_the_tier_that_a_failure_falls_back_to(asked) -> None:  # type: ignore[no-untyped-def]
+    printed = asked("--reliability", "experiment=ellama_70b", "checkpoint.fast_folder=/local", "checkpoint.fast_interval=20")[1]
+    assert "checkpoint.fast_interval=" in printed
+    assert "checkpoint.interval=" not in printed
+
+
 def test_without_failures_there_is_nothing_to_weigh(asked) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UserError, match="failures_per_node_day"):
         asked("--reliability", "experiment=demo")

@@ -69,10 +69,17 @@ def test_without_failures_saves_alone_cost() -> None:
     assert planned("cluster.rates.failures_per_node_day=0").mttf_hours == 0.0
 
 
-def test_a_budget_lets_pass_what_it_covers() -> None:
+def test_a_budget_ends_where_the_plan_does() -> None:
+    """To the GPU-hour: what is covered passes, an hour less does not; without a budget all passes."""
     record = planned()
-    require_budget(config("budget.gpu_hours=350000"), record)
-    require_budget(config(), record)
+    passed = []
+    for limit in (0, record.gpu_hours + 1, record.gpu_hours - 1):
+        try:
+            require_budget(config(f"budget.gpu_hours={limit}"), record)
+            passed.append(True)
+        except UserError:
+            passed.append(False)
+    assert passed == [True, True, False]
 
 
 @pytest.mark.parametrize(

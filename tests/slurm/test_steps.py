@@ -124,6 +124,14 @@ def test_a_job_that_slurm_took_back_starts_nothing(slurm: Slurm, run: RunPaths, 
     assert list(run.attempts()) == []
 
 
+def test_a_controller_that_does_not_answer_has_taken_nothing_back(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object) -> str:
+        raise client.SlurmFailed("Unable to contact slurm controller")
+
+    monkeypatch.setattr(client, "final_state", away)
+    assert not allocation().taken_back()
+
+
 def test_nodes_and_logs_are_put_behind_srun(slurm: Slurm, run: RunPaths) -> None:
     step = allocation().start(run, 4, ["node1", "node3"])
     (asked,) = slurm.steps()
